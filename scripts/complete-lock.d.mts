@@ -1,0 +1,1 @@
+export function missingOptional(lock: object): readonly { readonly name: string }[];

@@ -1,0 +1,1 @@
+export function generateAll(): Map<string, string>;

@@ -1,0 +1,81 @@
+/**
+ * `npm test [-- FILTER]`: sets up, runs every test, ends with one line `N passed, N failed`.
+ * `--checks` runs format, lint, types, build and package checks first and counts them too.
+ */
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { runChecks } from './checks.mjs';
+import { install } from './packages.mjs';
+import { ready } from './setup.mjs';
+import { afterword, closingLine, tally } from './tally.mjs';
+
+/** An idle machine of two cores needs a fraction of it; a busy one must still come to an end. */
+const TESTS_MS_MAX = 1_500_000;
+
+const args = process.argv.slice(2);
+const filters = args.filter((arg) => arg !== '--checks');
+
+ready();
+const lacking = install(JSON.parse(readFileSync('scripts/packages-needed.json', 'utf8')));
+if (lacking.length > 0) {
+  console.log(`not installed: ${lacking.join(', ')} (Debian packages; installing needs root)`);
+  console.log('tests that need them are skipped');
+}
+const failedChecks = args.includes('--checks') ? runChecks() : { passed: 0, failed: 0 };
+const { report, ended } = await runTests(filters);
+for (const line of afterword(report)) console.log(line);
+const result = tally(report, ended, failedChecks);
+console.log(closingLine(result));
+process.exitCode = result.failed > 0 || result.passed === 0 ? 1 : 0;
+
+async function runTests(words) {
+  const folder = mkdtempSync(join(tmpdir(), 'holdfast-test-'));
+  const output = join(folder, 'report.json');
+  try {
+    const ended = await vitest([
+      'run',
+      '--reporter=default',
+      '--reporter=json',
+      `--outputFile.json=${output}`,
+      ...words,
+    ]);
+    return { report: existsSync(output) ? JSON.parse(readFileSync(output, 'utf8')) : null, ended };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Answers the exit code, or undefined when the time was up. */
+function vitest(words) {
+  // A group of its own, so that workers end with it when the time is up.
+  const child = spawn(process.execPath, ['node_modules/vitest/vitest.mjs', ...words], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+    detached: true,
+  });
+  const end = () => {
+    try {
+      process.kill(-child.pid, 'SIGKILL');
+    } catch {
+      // It has ended by itself meanwhile.
+    }
+  };
+  const stop = () => {
+    end();
+    process.exit(130);
+  };
+  process.once('SIGINT', stop).once('SIGTERM', stop);
+  return new Promise((resolve) => {
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      console.log(`the tests did not end within ${TESTS_MS_MAX / 60_000} minutes`);
+      end();
+    }, TESTS_MS_MAX);
+    child.on('exit', (code) => {
+      clearTimeout(timer);
+      resolve(late ? undefined : (code ?? 1));
+    });
+  });
+}
