@@ -1,0 +1,263 @@
+/**
+ * `lmdb:` for several processes of one machine, without a server to run.
+ *
+ * The first process owns the directory, the others are served by it without being told; when it
+ * ends, one of them takes over and the rest follow. Callers see at most a short wait: what was
+ * surely not carried out, and every read, is tried again on the next owner; a write whose answer
+ * was lost is reported as unknown, as on any engine. Watches go on where they were.
+ */
+import { abortable } from '../base/abort.ts';
+import { systemClock } from '../base/system.ts';
+import type { AtOnce, CallOptions, Capabilities, Engine, Operator } from '../engine/contract.ts';
+import type { LmdbOptions } from '../engine/lmdb/engine.ts';
+import { abortError, HoldfastError } from '../model/errors.ts';
+import type { LeaseGrant, LeaseGrantRequest, LeaseInfo, LeaseRenewal } from '../model/lease.ts';
+import type {
+  Header,
+  LeaseId,
+  Operation,
+  RangeRequest,
+  RangeResult,
+  Revision,
+  TxnRequest,
+  TxnResult,
+} from '../model/transaction.ts';
+import type { Watch, WatchRequest } from '../model/watch.ts';
+import { joinDirectory, type Membership } from './membership.ts';
+import { ResumingWatch } from './resuming-watch.ts';
+
+export interface SharedOptions extends LmdbOptions {
+  /** How long a call waits for a directory that changes hands. @default 10,000 */
+  readonly takeoverMs?: number;
+}
+
+const TAKEOVER_MS = 10_000;
+
+export class SharedEngine implements Engine {
+  readonly capabilities: Capabilities;
+  readonly #path: string;
+  readonly #options: SharedOptions;
+  readonly #left = new WeakSet<Membership>();
+  #current: Promise<Membership>;
+  /** The membership of the moment, where it is known without waiting. */
+  #standing: Membership | undefined;
+  #closing: Promise<void> | undefined;
+
+  static async open(path: string, options: SharedOptions = {}): Promise<SharedEngine> {
+    const first = await joinDirectory(path, options, until(options));
+    return new SharedEngine(path, options, first);
+  }
+
+  private constructor(path: string, options: SharedOptions, first: Membership) {
+    this.#path = path;
+    this.#options = options;
+    this.#current = this.#joined(Promise.resolve(first));
+    this.capabilities = {
+      ...first.engine.capabilities,
+      name: 'lmdb',
+      durable: true,
+      shared: true,
+      // A guest speaks the wire's whole seconds, and any process may be one tomorrow.
+      leaseTtlMsMin: 1_000,
+      leaseTtlMsStep: 1_000,
+    };
+  }
+
+  /** For people and tests: what this process is to the directory now. */
+  async role(): Promise<Membership['role']> {
+    return (await this.#current).role;
+  }
+
+  range(request: RangeRequest, call: CallOptions = {}): Promise<RangeResult> {
+    return this.#call('read', call.signal, (engine) => engine.range(request, call));
+  }
+
+  txn(request: TxnRequest, call: CallOptions = {}): Promise<TxnResult> {
+    const effect = onlyReads(request) ? 'read' : 'write';
+    return this.#call(effect, call.signal, (engine) => engine.txn(request, call));
+  }
+
+  watch(request: WatchRequest, { signal }: CallOptions = {}): Watch {
+    let used: Membership | undefined;
+    return new ResumingWatch(request, {
+      open: async (from) => {
+        used = await this.#member(signal);
+        return used.engine.watch(from, { signal });
+      },
+      gone: (error) => {
+        if (this.#closing || signal?.aborted || !isGone(error)) return false;
+        if (used) this.#replace(used);
+        return true;
+      },
+    });
+  }
+
+  grantLease(request: LeaseGrantRequest, call: CallOptions = {}): Promise<LeaseGrant> {
+    const { leaseTtlMsStep: step, leaseTtlMsMin: least } = this.capabilities;
+    const ttlMs = Math.max(least, Math.ceil(request.ttlMs / step) * step);
+    return this.#call('write', call.signal, (engine) =>
+      engine.grantLease({ ...request, ttlMs }, call),
+    );
+  }
+
+  /** Renewing twice is as good as once. */
+  keepAlive(id: LeaseId, call: CallOptions = {}): Promise<LeaseRenewal> {
+    return this.#call('read', call.signal, (engine) => engine.keepAlive(id, call));
+  }
+
+  revokeLease(id: LeaseId, call: CallOptions = {}): Promise<Header> {
+    return this.#call('write', call.signal, (engine) => engine.revokeLease(id, call));
+  }
+
+  leaseInfo(id: LeaseId, call: CallOptions & { readonly keys?: boolean } = {}): Promise<LeaseInfo> {
+    return this.#call('read', call.signal, (engine) => engine.leaseInfo(id, call));
+  }
+
+  compact(
+    revision: Revision,
+    call: CallOptions & { readonly physical?: boolean } = {},
+  ): Promise<Header> {
+    return this.#call('write', call.signal, (engine) => engine.compact(revision, call));
+  }
+
+  liftEra(era: number, call: CallOptions = {}): Promise<Header> {
+    return this.#call('read', call.signal, (engine) => engine.liftEra(era, call));
+  }
+
+  status(call: CallOptions = {}): ReturnType<Engine['status']> {
+    return this.#call('read', call.signal, (engine) => engine.status(call));
+  }
+
+  /** Only while this process is the owner; whatever goes wrong there is left to the slower way. */
+  readonly atOnce: AtOnce = {
+    range: (request) => this.#atOnce((owner) => owner.range(request)),
+    keepAlive: (id) => this.#atOnce((owner) => owner.keepAlive(id)),
+  };
+
+  #atOnce<T>(run: (owner: AtOnce) => T | undefined): T | undefined {
+    const { atOnce } = this.#standing?.engine ?? {};
+    if (!atOnce || this.#closing) return undefined;
+    try {
+      return run(atOnce);
+    } catch (error) {
+      if (isGone(HoldfastError.from(error))) return undefined;
+      throw error;
+    }
+  }
+
+  /** The operator's verbs are the owner's. */
+  get operator(): Operator {
+    const verb = <T>(run: (operator: Operator) => Promise<T>): Promise<T> =>
+      this.#call('write', undefined, ({ operator }) =>
+        operator ? run(operator) : Promise.reject(notOwner()),
+      );
+    const member = (): Promise<Membership> => this.#member(undefined);
+    return {
+      leases: () => verb((operator) => operator.leases()),
+      arm: (alarm) => verb((operator) => operator.arm(alarm)),
+      disarm: (alarm) => verb((operator) => operator.disarm(alarm)),
+      hash: (revision) => verb((operator) => operator.hash(revision)),
+      async *backup() {
+        const { operator } = (await member()).engine;
+        if (!operator) throw notOwner();
+        yield* operator.backup();
+      },
+    };
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#current.then(
+      (member) => member.close(),
+      () => {},
+    );
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #call<T>(
+    effect: 'read' | 'write',
+    signal: AbortSignal | undefined,
+    run: (engine: Engine) => Promise<T>,
+  ): Promise<T> {
+    const giveUpAt = until(this.#options);
+    for (;;) {
+      const member = await this.#member(signal);
+      try {
+        return await run(member.engine);
+      } catch (error) {
+        const failure = HoldfastError.from(error);
+        if (this.#closing || signal?.aborted || !isGone(failure)) throw failure;
+        this.#replace(member);
+        const again = effect === 'read' || failure.outcome === 'rejected';
+        if (!again || systemClock.now() >= giveUpAt) throw failure;
+      }
+    }
+  }
+
+  async #member(signal: AbortSignal | undefined): Promise<Membership> {
+    if (this.#closing) throw new HoldfastError('closed', 'the engine has been closed');
+    if (signal?.aborted) throw abortError(signal, 'rejected');
+    try {
+      return await abortable(this.#current, signal);
+    } catch (error) {
+      if (signal?.aborted) throw abortError(signal, 'rejected');
+      // Nobody could be found in time; the next call looks again.
+      this.#current = this.#joined(this.#join());
+      throw error;
+    }
+  }
+
+  /** Leaves a membership that is of no use any more, once, and looks for the next. */
+  #replace(member: Membership): void {
+    if (this.#left.has(member) || this.#closing) return;
+    this.#left.add(member);
+    if (this.#standing === member) this.#standing = undefined;
+    const left = member.close().catch(() => {});
+    this.#current = this.#joined(left.then(() => this.#join()));
+  }
+
+  #join(): Promise<Membership> {
+    return joinDirectory(this.#path, this.#options, until(this.#options));
+  }
+
+  /** A process that only watches asks its owner nothing, and must hear of its end all the same. */
+  #joined(joining: Promise<Membership>): Promise<Membership> {
+    joining.then(
+      (member) => {
+        if (!this.#left.has(member)) this.#standing = member;
+        return member.lost.then(() => this.#replace(member));
+      },
+      () => {},
+    );
+    return joining;
+  }
+}
+
+function until(options: SharedOptions): number {
+  return systemClock.now() + (options.takeoverMs ?? TAKEOVER_MS);
+}
+
+/** The engine is gone, by its owner's end or by its own replacement; not: the request is wrong. */
+function isGone({ code }: HoldfastError): boolean {
+  return (
+    code === 'unavailable' ||
+    code === 'deadline-exceeded' ||
+    code === 'closed' ||
+    code === 'storage-failed'
+  );
+}
+
+function notOwner(): HoldfastError {
+  return new HoldfastError('unsupported', 'only the process that owns the directory can do this');
+}
+
+function onlyReads(request: TxnRequest): boolean {
+  const reads = (operations: readonly Operation[] = []): boolean =>
+    operations.every((operation) =>
+      operation.type === 'txn' ? onlyReads(operation) : operation.type === 'range',
+    );
+  return reads(request.success) && reads(request.failure);
+}
