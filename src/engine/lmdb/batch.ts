@@ -1,0 +1,204 @@
+/**
+ * One commit from the inside: the table that the works of a batch change, in the open write
+ * transaction of LMDB.
+ *
+ * LMDB's asynchronous transactions cannot be rolled back by an exception, so the batch remembers
+ * what it overwrote and can put it back. It also keeps the account of the head record: number of
+ * records, sum of checksums, and the digest of everything written.
+ */
+import { type Bytes, compareBytes, equalBytes, putUint32 } from '../../base/bytes.ts';
+import { crc32c } from '../../base/checksum.ts';
+import type { ScanOptions, Table } from '../../mvcc/table.ts';
+import { CHECKSUM_BYTES, recordChecksum, SUM_MODULUS } from './format.ts';
+import { makeScratch, type Native, type Scratch } from './native.ts';
+import { readSealed, type Sealed, scanRecords } from './reader.ts';
+
+/** Marks a removal in the digest, so that it cannot look like a put. */
+const REMOVAL = 0x72656d6f;
+
+interface Undo {
+  readonly key: Bytes;
+  /** Undefined: there was none. */
+  readonly former: Sealed | undefined;
+}
+
+/** What outlives one batch: buffers, and the upper bound of each section of the table. */
+export interface Workspace {
+  scratch: Scratch;
+  digest: Bytes;
+  /**
+   * By first byte: no key of the section is greater. A key beyond it is new without a look, which
+   * is so for every line of a log.
+   */
+  readonly highest: (Bytes | undefined)[];
+}
+
+export function makeWorkspace(): Workspace {
+  return {
+    scratch: makeScratch(64 * 1_024),
+    digest: new Uint8Array(64 * 1_024),
+    highest: new Array<Bytes | undefined>(256).fill(undefined),
+  };
+}
+
+export class Batch implements Table {
+  readonly #native: Native;
+  readonly #workspace: Workspace;
+  #undo: Undo[] = [];
+  /** What was read last: the rules read a key before they write it. */
+  #read: { readonly key: Bytes; readonly former: Sealed | undefined } | undefined;
+  #open = true;
+  #digestLength = 0;
+  #records: number;
+  #sum: number;
+
+  constructor(native: Native, workspace: Workspace, before: { records: number; sum: number }) {
+    this.#native = native;
+    this.#workspace = workspace;
+    this.#records = before.records;
+    this.#sum = before.sum;
+  }
+
+  get changed(): boolean {
+    return this.#undo.length > 0;
+  }
+
+  get records(): number {
+    return this.#records;
+  }
+
+  get sum(): number {
+    return this.#sum;
+  }
+
+  /** The checksums of everything written, in order. */
+  get writes(): Bytes {
+    return this.#workspace.digest.subarray(0, this.#digestLength);
+  }
+
+  get(key: Bytes): Bytes | undefined {
+    this.#ensureOpen();
+    if (key.length === 0 || key[0] === 0) return undefined;
+    const former = readSealed(this.#native, key);
+    this.#read = { key: key.slice(), former };
+    return former?.value;
+  }
+
+  scan(
+    start: Bytes,
+    end: Bytes | undefined,
+    visit: (key: Bytes, value: Bytes) => boolean,
+    options?: ScanOptions,
+  ): void {
+    this.#ensureOpen();
+    scanRecords(this.#native, start, end, visit, options);
+  }
+
+  put(key: Bytes, value: Bytes): void {
+    this.#ensureOpen();
+    ensureTableKey(key);
+    const former = this.#former(key);
+    const checksum = recordChecksum(key, value);
+    this.#native.putSync(key, this.#stored(value, checksum));
+    this.#undo.push({ key, former });
+    if (former) this.#sum -= former.checksum;
+    else this.#records++;
+    this.#account(checksum);
+  }
+
+  remove(key: Bytes): void {
+    this.#ensureOpen();
+    ensureTableKey(key);
+    const former = this.#former(key);
+    if (!former) return;
+    this.#native.removeSync(key);
+    this.#undo.push({ key, former });
+    this.#records--;
+    this.#sum -= former.checksum;
+    this.#account(0, crc32c(key, REMOVAL));
+  }
+
+  /** Ends the works' access; what they kept of the table is of no use to them any more. */
+  seal(): void {
+    this.#open = false;
+  }
+
+  /** Puts everything back as it was. */
+  undo(before: { records: number; sum: number }): void {
+    for (const { key, former } of this.#undo.reverse()) {
+      if (former) this.#native.putSync(key, this.#stored(former.value, former.checksum));
+      else this.#native.removeSync(key);
+    }
+    this.#undo = [];
+    this.#digestLength = 0;
+    this.#records = before.records;
+    this.#sum = before.sum;
+    this.#open = false;
+  }
+
+  #ensureOpen(): void {
+    if (!this.#open) throw new Error('a table is only open while its work runs');
+  }
+
+  /** The record as it is now; nothing when the key is certainly or really new. */
+  #former(key: Bytes): Sealed | undefined {
+    const read = this.#read;
+    this.#read = undefined;
+    if (read && equalBytes(read.key, key)) {
+      if (!read.former) this.#raise(key);
+      return read.former;
+    }
+    if (this.#raise(key)) return undefined;
+    return readSealed(this.#native, key);
+  }
+
+  /** Whether the key lies beyond all of its section; it is the bound from now on. */
+  #raise(key: Bytes): boolean {
+    const { highest } = this.#workspace;
+    const section = key[0]!;
+    const bound = highest[section] ?? this.#bound(section);
+    if (compareBytes(key, bound) <= 0) return false;
+    highest[section] = key.slice();
+    return true;
+  }
+
+  #bound(section: number): Bytes {
+    let bound: Bytes = Uint8Array.of(section);
+    const end = section === 255 ? undefined : Uint8Array.of(section + 1);
+    const visit = (key: Bytes): boolean => {
+      bound = key.slice();
+      return false;
+    };
+    scanRecords(this.#native, Uint8Array.of(section), end, visit, { reverse: true });
+    this.#workspace.highest[section] = bound;
+    return bound;
+  }
+
+  #stored(value: Bytes, checksum: number): Bytes {
+    const length = value.length + CHECKSUM_BYTES;
+    const { scratch } = this.#workspace;
+    if (scratch.bytes.length < length) {
+      this.#workspace.scratch = makeScratch(length * 2);
+      return this.#stored(value, checksum);
+    }
+    scratch.bytes.set(value, 0);
+    putUint32(scratch.bytes, value.length, checksum);
+    return scratch.limit(length);
+  }
+
+  #account(added: number, digested: number = added): void {
+    this.#sum = (this.#sum + added) % SUM_MODULUS;
+    if (this.#sum < 0) this.#sum += SUM_MODULUS;
+    if (this.#digestLength + 4 > this.#workspace.digest.length) {
+      const larger = new Uint8Array(this.#workspace.digest.length * 2);
+      larger.set(this.#workspace.digest);
+      this.#workspace.digest = larger;
+    }
+    putUint32(this.#workspace.digest, this.#digestLength, digested);
+    this.#digestLength += 4;
+  }
+}
+
+function ensureTableKey(key: Bytes): void {
+  if (key.length === 0 || key[0] === 0) throw new Error('this key belongs to the engine');
+}

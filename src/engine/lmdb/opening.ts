@@ -1,0 +1,223 @@
+/**
+ * From a path to a store of our own: look at the directory, ask whether its owner lives, scrub the
+ * file, and only then let LMDB have it and claim it. Two that start at once meet at the claim, a
+ * compare-and-set inside LMDB's own write lock: exactly one wins, also across namespaces.
+ */
+import { randomBytes } from 'node:crypto';
+import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { waitUntil } from '../../base/clock.ts';
+import { systemClock } from '../../base/system.ts';
+import { HoldfastError } from '../../model/errors.ts';
+import {
+  DATA_FILE,
+  type DirectoryOptions,
+  prepareDirectory,
+  readEra,
+  syncDirectory,
+  writeEra,
+} from './directory.ts';
+import { EMPTY_CHAIN, FORMAT_VERSION, type Head, type OwnerRecord, ownerText } from './format.ts';
+import { type Native, openNative } from './native.ts';
+import { isAlive, listenAsOwner, type OwnerSocket, sweepSockets } from './owner.ts';
+import { PageFile, truncated } from './pages.ts';
+import { complete, type Inspection, inspect, scrubNow, withDataFile } from './scrub.ts';
+import { LmdbStore } from './store.ts';
+
+export interface StoreOptions extends Partial<DirectoryOptions> {
+  /**
+   * Stores up to this size are read whole before the first answer; larger ones have their roots,
+   * heads and branch pages checked, and the rest while they already serve.
+   */
+  readonly scrubBytesAtStart?: number;
+}
+
+export const SCRUB_BYTES_AT_START: number = 64 * 2 ** 20;
+
+export interface OpenedStore {
+  readonly path: string;
+  readonly store: LmdbStore;
+  readonly native: Native;
+  readonly owner: OwnerSocket;
+  /** False: the leaves have still to be scrubbed. */
+  readonly scrubbed: boolean;
+  /** Ends the claim and the store. */
+  close(): Promise<void>;
+}
+
+/** Who claimed the directory last, dead or alive; undefined: nobody ever did. */
+export function lastOwner(path: string): OwnerRecord | undefined {
+  return existsSync(join(path, DATA_FILE)) ? lookInto(path)?.owner : undefined;
+}
+
+/** How often to look again when somebody else changes the file meanwhile. */
+const ATTEMPTS = 3;
+/** A file that somebody works on changes within this. */
+const MOTION_MS = 20;
+
+export async function openStore(path: string, options: StoreOptions = {}): Promise<OpenedStore> {
+  prepareDirectory(path, {
+    create: options.create ?? true,
+    allowFuse: options.allowFuse ?? false,
+    warn: options.warn ?? ((message) => process.emitWarning(message, 'HoldfastWarning')),
+  });
+  for (let attempt = 1; ; attempt++) {
+    const before = look(path);
+    try {
+      return await attemptToOpen(path, options);
+    } catch (error) {
+      if (attempt === ATTEMPTS || !(await inMotion(path, before, error))) throw error;
+    }
+  }
+}
+
+/**
+ * Whether another process may explain the failure: it claimed or wrote while we looked. Then a
+ * second look tells who it is, instead of an alarm about a file in motion.
+ */
+async function inMotion(path: string, before: string, error: unknown): Promise<boolean> {
+  if (!HoldfastError.is(error)) return false;
+  if (error.code === 'store-in-use') return error.details.owner === undefined;
+  if (error.code !== 'corrupt' && error.code !== 'store-truncated') return false;
+  await waitUntil(systemClock, systemClock.now() + MOTION_MS);
+  return look(path) !== before;
+}
+
+/** A short description of the file's state, equal when nothing happens to it. */
+function look(path: string): string {
+  try {
+    const stat = statSync(join(path, DATA_FILE), { bigint: true });
+    return `${stat.ino} ${stat.size} ${stat.mtimeNs}`;
+  } catch {
+    return 'absent';
+  }
+}
+
+async function attemptToOpen(path: string, options: StoreOptions): Promise<OpenedStore> {
+  const seen = lookInto(path);
+  const previous = seen?.owner;
+  if (previous && (await isAlive(path, previous.socket))) throw inUse(path, previous);
+  const limit = options.scrubBytesAtStart ?? SCRUB_BYTES_AT_START;
+  const scrubbed = seen ? scrubFile(path, seen, limit) : true;
+  const owner = await listenAsOwner(path);
+  let native: Native | undefined;
+  try {
+    native = openNative(path);
+    const store = await LmdbStore.claim(native, seen?.head, freshHead(), owner.record);
+    syncDirectory(path);
+    writeEra(path, 0);
+    sweepSockets(path, owner.record.socket);
+    return opened(path, store, native, owner, scrubbed);
+  } catch (error) {
+    await native?.close();
+    await owner.close();
+    throw error;
+  }
+}
+
+function opened(
+  path: string,
+  store: LmdbStore,
+  native: Native,
+  owner: OwnerSocket,
+  scrubbed: boolean,
+): OpenedStore {
+  let closing: Promise<void> | undefined;
+  const close = async (): Promise<void> => {
+    await store.close();
+    await owner.close();
+  };
+  return {
+    path,
+    store,
+    native,
+    owner,
+    scrubbed,
+    close: () => {
+      closing ??= close();
+      return closing;
+    },
+  };
+}
+
+/** The roots and heads of the data file; undefined when nothing has ever been committed here. */
+function lookInto(path: string): Inspection | undefined {
+  const file = join(path, DATA_FILE);
+  if (!existsSync(file)) return undefined;
+  const begun = readEra(path) !== undefined;
+  if (statSync(file).size === 0) {
+    // LMDB creates the file before it writes the roots; a kill in between leaves it empty.
+    if (begun) throw truncated('the data file is empty');
+    return undefined;
+  }
+  const seen = withDataFile(file, inspect);
+  if (seen.head) return seen;
+  if (begun) throw truncated('the data file holds no commit, but there have been some');
+  return undefined;
+}
+
+/** Checks what must be known before LMDB may touch the file. True: all of it was read. */
+function scrubFile(path: string, seen: Inspection, limit: number): boolean {
+  const file = join(path, DATA_FILE);
+  const full = seen.unfinished || seen.bytes <= limit;
+  const summary = withDataFile(file, (fd) => {
+    const pages = new PageFile(fd, seen.bytes, seen.pageSize, seen.bytes <= limit);
+    return scrubNow(pages, seen, full);
+  });
+  if (seen.unfinished) complete(file, seen, summary);
+  return full;
+}
+
+function freshHead(): Head {
+  return {
+    formatVersion: FORMAT_VERSION,
+    storeId: new Uint8Array(randomBytes(16)),
+    ownerEpoch: 1,
+    sequence: 0,
+    chain: EMPTY_CHAIN,
+    records: 0,
+    sum: 0,
+  };
+}
+
+export function inUse(path: string, owner: OwnerRecord): HoldfastError {
+  const name = ownerText(owner);
+  return new HoldfastError(
+    'store-in-use',
+    `the store at ${path} is in use by ${name}: stop it, use it through its server, or choose ` +
+      'another directory',
+    { owner: name },
+  );
+}
+
+/** Reads everything and throws what is wrong. The store must not be in use. */
+export async function verifyStore(path: string): Promise<VerifiedStore> {
+  prepareDirectory(path, { create: false, allowFuse: true, warn: () => {} });
+  const seen = lookInto(path);
+  if (!seen?.head) throw new HoldfastError('store-not-found', `nothing was ever stored at ${path}`);
+  if (seen.owner && (await isAlive(path, seen.owner.socket))) throw inUse(path, seen.owner);
+  const summary = withDataFile(join(path, DATA_FILE), (fd) =>
+    scrubNow(new PageFile(fd, seen.bytes, seen.pageSize, false), seen, true),
+  );
+  return {
+    formatVersion: seen.head.formatVersion,
+    commits: seen.head.sequence,
+    records: summary.records,
+    bytes: seen.bytes,
+    freeBytes: summary.freePages * seen.pageSize,
+    lostBytes: summary.lostPages * seen.pageSize,
+    unfinished: seen.unfinished,
+  };
+}
+
+export interface VerifiedStore {
+  readonly formatVersion: number;
+  readonly commits: number;
+  readonly records: number;
+  readonly bytes: number;
+  readonly freeBytes: number;
+  /** Room that is neither used nor free; harmless. */
+  readonly lostBytes: number;
+  /** The last commit was interrupted at its root; the next start completes it. */
+  readonly unfinished: boolean;
+}

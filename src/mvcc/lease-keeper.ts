@@ -1,0 +1,218 @@
+/**
+ * The life of leases on a store: granted, renewed, ended by time or by hand, and the keys that go
+ * with them. Keeps the one timer that time needs.
+ */
+import type { Clock } from '../base/clock.ts';
+import type { Random } from '../base/random.ts';
+import { HoldfastError } from '../model/errors.ts';
+import { LEASE_ID_MAX, LEASE_TTL_MS_MAX } from '../model/lease.ts';
+import type { LeaseId, Revision } from '../model/transaction.ts';
+import type { Committer } from './committer.ts';
+import {
+  decodeLease,
+  encodeLease,
+  LEASES_END,
+  LEASES_START,
+  leaseKey,
+  leaseOfKey,
+} from './layout.ts';
+import { type Lease, Lessor } from './lessor.ts';
+import type { TableReader } from './table.ts';
+import { leaseNotFound, type Writer } from './writer.ts';
+
+/** Leases ended in one go; the rest follows after the loop had a turn. */
+const SWEEP_LEASES = 1_000;
+
+export interface LeaseKeeperOptions {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly ttlMsMin: number;
+}
+
+export class LeaseKeeper {
+  readonly lessor: Lessor = new Lessor();
+  readonly #options: LeaseKeeperOptions;
+  readonly #committer: () => Committer;
+  #armed: { readonly atMs: number; readonly cancel: () => void } | undefined;
+  #sweeping: Promise<void> | undefined;
+  #closed = false;
+  /** What becomes true in memory once the commit under way is durable, whoever still waits for it. */
+  #onDurable: (() => void)[] = [];
+
+  constructor(options: LeaseKeeperOptions, committer: () => Committer) {
+    this.#options = options;
+    this.#committer = committer;
+  }
+
+  /** Takes over the leases a former life of the store left, each with what was stored for it. */
+  load(table: TableReader): void {
+    const now = this.#options.clock.now();
+    table.scan(LEASES_START, LEASES_END, (stored, record) => {
+      const { ttlMs, remainingMs } = decodeLease(record);
+      const lease = this.lessor.add(leaseOfKey(stored), ttlMs, remainingMs, now, true);
+      lease.storedMs = remainingMs;
+      return true;
+    });
+    this.#arm();
+  }
+
+  async grant(
+    request: { readonly id?: LeaseId; readonly ttlMs: number },
+    admit: (writer: Writer) => void,
+    signal?: AbortSignal,
+  ): Promise<Lease> {
+    const ttlMs = this.#ttl(request.ttlMs);
+    checkId(request.id ?? 0n);
+    return this.#committer().submit((writer) => {
+      admit(writer);
+      const id = request.id || this.#freeId();
+      if (this.lessor.taken(id)) {
+        throw new HoldfastError('lease-exists', `lease ${id.toString(16)} already exists`);
+      }
+      writer.table.put(leaseKey(id), encodeLease({ ttlMs, remainingMs: ttlMs }));
+      const granted = this.lessor.add(id, ttlMs, ttlMs, this.#options.clock.now(), false);
+      this.#onDurable.push(() => {
+        granted.durable = true;
+      });
+      return granted;
+    }, signal);
+  }
+
+  /** Called when a commit is durable, before its answers go out. */
+  published(): void {
+    if (this.#onDurable.length === 0) return;
+    for (const settle of this.#onDurable.splice(0)) settle();
+    this.#arm();
+  }
+
+  /** Renews to the full TTL and answers it. */
+  async keepAlive(id: LeaseId, signal?: AbortSignal): Promise<Lease> {
+    const lease = await this.living(id);
+    if (this.lessor.needsStoring(lease)) {
+      await this.#store(lease, lease.ttlMs, signal);
+      await this.living(id);
+    }
+    this.lessor.renew(lease, this.#options.clock.now());
+    return lease;
+  }
+
+  /** The same where neither the store nor another commit has to be waited for. */
+  renewAtOnce(id: LeaseId): Lease | undefined {
+    const lease = this.lessor.get(id);
+    const now = this.#options.clock.now();
+    if (!lease || !lives(lease, now) || this.lessor.needsStoring(lease)) return undefined;
+    this.lessor.renew(lease, now);
+    return lease;
+  }
+
+  async revoke(id: LeaseId, signal?: AbortSignal): Promise<Revision> {
+    return this.#committer().submit((writer) => {
+      const lease = this.lessor.get(id);
+      if (!lease || lease.ending) throw leaseNotFound(id);
+      lease.ending = true;
+      return this.#end(writer, id);
+    }, signal);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#armed?.cancel();
+    await this.#sweeping;
+  }
+
+  /**
+   * The lease, if it lives. One whose end has begun is answered as gone only when that is durable:
+   * until then a power cut could bring it back, and its id is not free.
+   */
+  async living(id: LeaseId): Promise<Lease> {
+    const { clock } = this.#options;
+    let lease = this.lessor.get(id);
+    if (lease && lives(lease, clock.now())) return lease;
+    while (lease && !lease.ending && clock.now() >= lease.deadlineMs) {
+      this.#sweep();
+      await this.#sweeping;
+      lease = this.lessor.get(id);
+    }
+    // Commits are in order: after one more, whatever had begun before is durable.
+    if (lease) await this.#committer().submit(() => {});
+    lease = this.lessor.get(id);
+    if (!lease || !lives(lease, clock.now())) throw leaseNotFound(id);
+    return lease;
+  }
+
+  #ttl(ttlMs: number): number {
+    if (!Number.isFinite(ttlMs)) {
+      throw new HoldfastError('invalid-argument', `a lease cannot live ${ttlMs} ms`);
+    }
+    if (ttlMs > LEASE_TTL_MS_MAX) {
+      throw new HoldfastError(
+        'lease-ttl-too-large',
+        `a lease cannot live longer than ${LEASE_TTL_MS_MAX} ms`,
+      );
+    }
+    return Math.max(Math.ceil(ttlMs), this.#options.ttlMsMin);
+  }
+
+  #freeId(): LeaseId {
+    for (;;) {
+      const { random } = this.#options;
+      const high = BigInt(random.integer(0, 2 ** 31));
+      const id = (high << 32n) + BigInt(random.integer(0, 2 ** 32));
+      if (id !== 0n && !this.lessor.taken(id)) return id;
+    }
+  }
+
+  async #store(lease: Lease, remainingMs: number, signal?: AbortSignal): Promise<void> {
+    await this.#committer().submit((writer) => {
+      if (lease.ending) return;
+      writer.table.put(leaseKey(lease.id), encodeLease({ ttlMs: lease.ttlMs, remainingMs }));
+    }, signal);
+    lease.storedMs = remainingMs;
+  }
+
+  #arm(): void {
+    const atMs = this.lessor.nextAtMs();
+    if (atMs === undefined || this.#closed || this.#sweeping) return;
+    if (this.#armed && this.#armed.atMs <= atMs) return;
+    this.#armed?.cancel();
+    const cancel = this.#options.clock.wakeAt(atMs, () => {
+      this.#armed = undefined;
+      this.#sweep();
+    });
+    this.#armed = { atMs, cancel };
+  }
+
+  #sweep(): void {
+    this.#sweeping ??= this.#sweepOnce().finally(() => {
+      this.#sweeping = undefined;
+      this.#arm();
+    });
+  }
+
+  /** A store that fails meanwhile tells everybody itself; here only the wait matters. */
+  async #sweepOnce(): Promise<void> {
+    const { ended, fading } = this.lessor.due(this.#options.clock.now(), SWEEP_LEASES);
+    await Promise.allSettled([
+      ...fading.map((lease) => this.#store(lease, lease.storedMs)),
+      ...ended.map(({ id }) => this.#committer().submit((writer) => this.#end(writer, id))),
+    ]);
+  }
+
+  #end(writer: Writer, id: LeaseId): Revision {
+    this.#onDurable.push(() => this.lessor.remove(id));
+    return writer.revoke(id);
+  }
+}
+
+function lives({ durable, ending, deadlineMs }: Lease, now: number): boolean {
+  return durable && !ending && now < deadlineMs;
+}
+
+function checkId(id: LeaseId): void {
+  if (id < 0n || id > LEASE_ID_MAX) {
+    throw new HoldfastError(
+      'invalid-argument',
+      `${id} is not a lease id: 1 to 2^63-1, or 0 for any`,
+    );
+  }
+}
