@@ -1,0 +1,481 @@
+/**
+ * One call on a gRPC server, from its headers to its status.
+ *
+ * A call is also what its handler gets as context. Whatever happens (the handler throws, the peer
+ * resets, the deadline passes), it ends once, with one status, and what comes later is ignored.
+ */
+import { setMaxListeners } from 'node:events';
+import type { Bytes } from '../../base/bytes.ts';
+import { type Deferred, deferred } from '../../base/deferred.ts';
+import { BoundedQueue } from '../../base/queue.ts';
+import { HoldfastError } from '../../model/errors.ts';
+import type { DeadlineSlot, Expiring } from '../grpc/deadlines.ts';
+import { type Decompress, MessageReader, wholeMessage } from '../grpc/message-reader.ts';
+import { RESPONSE_HEADERS, type RequestHead, trailersOnly } from '../grpc/request.ts';
+import { grpcError, OK_TRAILERS, statusFields } from '../grpc/status.ts';
+import { NO_ERROR } from '../http2/errors.ts';
+import { headerValue } from '../http2/headers.ts';
+import type { Stream } from '../http2/stream.ts';
+import { decode, encodeFramed } from '../messages/codec.ts';
+import type { Method } from '../messages/descriptor.ts';
+import {
+  CANCELLED,
+  DEADLINE_EXCEEDED,
+  INTERNAL,
+  OK,
+  RESOURCE_EXHAUSTED,
+  statusOf,
+  UNIMPLEMENTED,
+} from '../messages/status.ts';
+import type { ServerSession } from './server-session.ts';
+
+/** Answers at once or later. */
+export type UnaryHandler = (request: never, call: UnaryCall) => object | Promise<object>;
+/** Answers by `call.reply` or `call.fail`, whenever it likes. */
+export type DeferredHandler = (request: never, call: UnaryCall) => void;
+/** Its promise ends the call; without one, `call.end` or `call.fail` does. */
+export type StreamingHandler = (call: StreamCall) => void | Promise<void>;
+
+export type Route =
+  | { readonly type: 'unary'; readonly method: Method; readonly handle: UnaryHandler }
+  | { readonly type: 'deferred'; readonly method: Method; readonly handle: DeferredHandler }
+  | { readonly type: 'stream'; readonly method: Method; readonly handle: StreamingHandler };
+
+/** What calls need of their server. */
+export interface CallOwner {
+  readonly messageBytesMax: number;
+  readonly decompress: Decompress;
+  /** May these bytes of unfinished requests be kept? Negative numbers give back. */
+  hold(session: ServerSession, bytes: number): boolean;
+  ended(call: ServerCall, code: number): void;
+  handlerFailed(error: unknown): void;
+}
+
+const TWO_REQUESTS = 'a unary call with more than one message';
+
+export abstract class ServerCall implements Expiring {
+  readonly stream: Stream;
+  readonly session: ServerSession;
+  readonly head: RequestHead;
+  readonly method: Method;
+  protected readonly owner: CallOwner;
+  deadlineNext: Expiring | undefined = undefined;
+  deadlinePrevious: Expiring | undefined = undefined;
+  deadlineSlot: DeadlineSlot | undefined = undefined;
+  /** On the server's clock; undefined without a deadline. */
+  deadlineAtMs: number | undefined = undefined;
+  /** When it began, where somebody observes calls. */
+  startedAtMs = 0;
+  #controller: AbortController | undefined = undefined;
+  #over = false;
+  #abortedBy: HoldfastError | undefined = undefined;
+
+  constructor(
+    stream: Stream,
+    session: ServerSession,
+    head: RequestHead,
+    method: Method,
+    owner: CallOwner,
+  ) {
+    this.stream = stream;
+    this.session = session;
+    this.head = head;
+    this.method = method;
+    this.owner = owner;
+  }
+
+  /** The first value of a metadata name, which must be lower case. */
+  header(name: string): string | undefined {
+    return headerValue(this.head.headers, name);
+  }
+
+  /** Ended: nothing can be sent any more. */
+  get over(): boolean {
+    return this.#over;
+  }
+
+  /** Aborts when the peer cancels, the connection is lost, or the deadline passes. */
+  get signal(): AbortSignal {
+    if (!this.#controller) {
+      this.#controller = new AbortController();
+      // Each watch of a stream waits for the end of its call.
+      setMaxListeners(0, this.#controller.signal);
+      if (this.#abortedBy) this.#controller.abort(this.#abortedBy);
+    }
+    return this.#controller.signal;
+  }
+
+  /** Ends the call with the status that belongs to the error. */
+  fail(error: unknown): void {
+    if (this.#over) return;
+    if (!HoldfastError.is(error)) this.owner.handlerFailed(error);
+    const status = statusOf(error);
+    const { stream } = this;
+    if (stream.sentHeaders) stream.sendTrailers(statusFields(status));
+    else stream.sendHeaders(trailersOnly(status), true);
+    this.finish(status.code);
+  }
+
+  onDeadline(): void {
+    const error = grpcError(DEADLINE_EXCEEDED, 'context deadline exceeded');
+    this.abort(error);
+    this.fail(error);
+  }
+
+  /** The peer has reset the stream, or the connection is gone. */
+  onReset(): void {
+    if (this.#over) return;
+    this.abort(new HoldfastError('cancelled', 'the peer cancelled the call'));
+    this.finish(CANCELLED);
+  }
+
+  abstract onData(bytes: Bytes, end: boolean): void;
+  abstract onEnd(): void;
+
+  /** Everything queued has been written. */
+  onDrain(): void {
+    if (this.#over) this.#letGo();
+  }
+
+  protected abort(error: HoldfastError): void {
+    this.#abortedBy ??= error;
+    this.#controller?.abort(error);
+  }
+
+  protected finish(code: number): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#letGo();
+    this.owner.ended(this, code);
+  }
+
+  /** What the peer may still send is of no interest: the stream ends as soon as ours is written. */
+  #letGo(): void {
+    const { stream } = this;
+    if (stream.canReceive && !stream.blocked && !stream.trailersQueued) stream.reset(NO_ERROR);
+  }
+}
+
+/** A call with one request and one answer. */
+export class UnaryCall extends ServerCall {
+  readonly #route: Route;
+  #reader: MessageReader | undefined = undefined;
+  #message: Bytes | undefined = undefined;
+  #held = 0;
+  #dispatched = false;
+
+  constructor(
+    stream: Stream,
+    session: ServerSession,
+    head: RequestHead,
+    route: Route,
+    owner: CallOwner,
+  ) {
+    super(stream, session, head, route.method, owner);
+    this.#route = route;
+  }
+
+  onData(bytes: Bytes, end: boolean): void {
+    if (this.over || this.#dispatched) return;
+    if (end && !this.#reader) {
+      const whole = wholeMessage(bytes, this.owner.messageBytesMax);
+      if (whole) {
+        this.#dispatch(whole);
+        return;
+      }
+    }
+    try {
+      this.#gather(bytes);
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    if (end) this.onEnd();
+  }
+
+  onEnd(): void {
+    if (this.over || this.#dispatched) return;
+    try {
+      this.#reader?.end();
+      if (!this.#message) throw grpcError(INTERNAL, 'the call has no message');
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    this.#dispatch(this.#message);
+  }
+
+  /** The answer, as `encode` takes it. */
+  reply(response: object): void {
+    if (this.over) return;
+    let framed: Bytes;
+    try {
+      framed = encodeFramed(this.method.response, response);
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    this.replyFramed(framed);
+  }
+
+  /** The answer as bytes, framed. */
+  replyFramed(framed: Bytes): void {
+    if (this.over) return;
+    const { stream } = this;
+    stream.sendHeaders(RESPONSE_HEADERS);
+    stream.sendData(framed);
+    stream.sendTrailers(OK_TRAILERS);
+    this.finish(OK);
+  }
+
+  protected override finish(code: number): void {
+    this.#release();
+    super.finish(code);
+  }
+
+  #gather(bytes: Bytes): void {
+    const { messageBytesMax, decompress } = this.owner;
+    this.#reader ??= new MessageReader({
+      bytesMax: messageBytesMax,
+      decompress: this.head.encoding === 'gzip' ? decompress : undefined,
+    });
+    this.#held += bytes.length;
+    if (!this.owner.hold(this.session, bytes.length)) {
+      throw grpcError(RESOURCE_EXHAUSTED, 'too many unfinished requests');
+    }
+    const reader = this.#reader;
+    reader.push(bytes);
+    for (let message = reader.next(); message !== undefined; message = reader.next()) {
+      if (this.#message) throw grpcError(UNIMPLEMENTED, TWO_REQUESTS);
+      this.#message = message.slice();
+    }
+  }
+
+  #release(): void {
+    if (this.#held > 0) this.owner.hold(this.session, -this.#held);
+    this.#held = 0;
+    this.#reader = undefined;
+    this.#message = undefined;
+  }
+
+  #dispatch(bytes: Bytes): void {
+    this.#dispatched = true;
+    const { method } = this.#route;
+    try {
+      const request = decode(method.request, bytes) as never;
+      this.#release();
+      if (this.#route.type === 'deferred') this.#route.handle(request, this);
+      else if (this.#route.type === 'unary') this.#settle(this.#route.handle(request, this));
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  #settle(result: object | Promise<object>): void {
+    if (!isPromise(result)) this.reply(result);
+    else {
+      result.then(
+        (response) => this.reply(response),
+        (error: unknown) => this.fail(error),
+      );
+    }
+  }
+}
+
+function isPromise(value: object | Promise<object>): value is Promise<object> {
+  return typeof (value as Partial<Promise<object>>).then === 'function';
+}
+
+/** Messages as they come, without a queue between. */
+export interface StreamListener<Request> {
+  onMessage(request: Request): void;
+  /** The peer will send no more; it may still be listening. */
+  onEnd(): void;
+}
+
+/** So many bytes may wait in the queue before the peer is held back. */
+const QUEUE_BYTES = 65_536;
+
+interface Queued {
+  readonly request: object;
+  readonly bytes: number;
+}
+
+/**
+ * A call with a stream of requests or answers.
+ *
+ * Requests come by iterating `requests`, or, faster, through `listen`; one of them, not both. `send`
+ * answers false when the peer does not keep up: wait for `drained` before sending much more.
+ */
+export class StreamCall extends ServerCall {
+  readonly #handle: StreamingHandler;
+  readonly #reader: MessageReader;
+  readonly #queue = new BoundedQueue<Queued>(Number.POSITIVE_INFINITY);
+  #queuedBytes = 0;
+  /** Received, and not credited because the queue was long. */
+  #owed = 0;
+  #listener: StreamListener<object> | undefined = undefined;
+  #drained: Deferred<void> | undefined = undefined;
+
+  constructor(
+    stream: Stream,
+    session: ServerSession,
+    head: RequestHead,
+    route: Route & { readonly type: 'stream' },
+    owner: CallOwner,
+  ) {
+    super(stream, session, head, route.method, owner);
+    stream.holdCredit = true;
+    this.#handle = route.handle;
+    this.#reader = new MessageReader({
+      bytesMax: owner.messageBytesMax,
+      decompress: head.encoding === 'gzip' ? owner.decompress : undefined,
+    });
+  }
+
+  /** Calls the handler; once, by the server. */
+  start(): void {
+    try {
+      this.#handle(this)?.then(
+        () => this.end(),
+        (error: unknown) => this.fail(error),
+      );
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  // ─── in ──────────────────────────────────────────────────────────────────────────────────────
+
+  /** Requests, in order; ends when the peer has said all, throws when it cancels. */
+  requests<Request extends object>(): AsyncIterable<Request> {
+    return { [Symbol.asyncIterator]: () => this.#iterate<Request>() };
+  }
+
+  async *#iterate<Request extends object>(): AsyncGenerator<Request, void, void> {
+    for await (const { request, bytes } of this.#queue) {
+      this.#queuedBytes -= bytes;
+      if (this.#owed > 0 && this.#queuedBytes < QUEUE_BYTES) {
+        this.stream.credit(this.#owed);
+        this.#owed = 0;
+      }
+      yield request as Request;
+    }
+  }
+
+  /** The one request of a call that has one. */
+  async request<Request extends object>(): Promise<Request> {
+    for await (const request of this.requests<Request>()) return request;
+    throw grpcError(INTERNAL, 'the call has no message');
+  }
+
+  /** Must be called before the handler returns or first waits. */
+  listen<Request extends object>(listener: StreamListener<Request>): void {
+    this.#listener = listener as unknown as StreamListener<object>;
+  }
+
+  onData(bytes: Bytes, end: boolean): void {
+    if (this.over) return;
+    try {
+      const reader = this.#reader;
+      reader.push(bytes);
+      for (let message = reader.next(); message !== undefined; message = reader.next()) {
+        this.#received(decode(this.method.request, message), message.length);
+        if (this.over) return;
+      }
+    } catch (error) {
+      this.abort(HoldfastError.from(error));
+      this.fail(error);
+      return;
+    }
+    if (this.#queuedBytes < QUEUE_BYTES) this.stream.credit(bytes.length);
+    else this.#owed += bytes.length;
+    if (end) this.onEnd();
+  }
+
+  #received(request: object, bytes: number): void {
+    if (this.#listener) this.#listener.onMessage(request);
+    else {
+      this.#queuedBytes += bytes;
+      this.#queue.push({ request, bytes });
+    }
+  }
+
+  onEnd(): void {
+    if (this.over) return;
+    try {
+      this.#reader.end();
+      if (this.#listener) this.#listener.onEnd();
+      else this.#queue.end();
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  // ─── out ─────────────────────────────────────────────────────────────────────────────────────
+
+  /** True when more may be sent at once. */
+  send(response: object): boolean {
+    if (this.over) return false;
+    let framed: Bytes;
+    try {
+      framed = encodeFramed(this.method.response, response);
+    } catch (error) {
+      this.fail(error);
+      return false;
+    }
+    return this.sendFramed(framed);
+  }
+
+  /** One or more framed messages; the bytes must not change any more. */
+  sendFramed(framed: Bytes): boolean {
+    if (this.over) return false;
+    const { stream } = this;
+    if (!stream.sentHeaders) stream.sendHeaders(RESPONSE_HEADERS);
+    return stream.sendData(framed) && !stream.blocked;
+  }
+
+  get blocked(): boolean {
+    return this.stream.blocked;
+  }
+
+  /** Bytes that were sent and wait for the peer. */
+  get backlog(): number {
+    return this.stream.queuedBytes;
+  }
+
+  /** Resolves when the peer has taken what was sent; rejects when the call is over first. */
+  drained(): Promise<void> {
+    if (this.over) return Promise.reject(new HoldfastError('cancelled', 'the call is over'));
+    if (!this.stream.blocked) return Promise.resolve();
+    this.#drained ??= deferred();
+    return this.#drained.promise;
+  }
+
+  override onDrain(): void {
+    this.#drained?.resolve();
+    this.#drained = undefined;
+    super.onDrain();
+  }
+
+  /** Ends the call well. */
+  end(): void {
+    if (this.over) return;
+    const { stream } = this;
+    if (!stream.sentHeaders) stream.sendHeaders(RESPONSE_HEADERS);
+    stream.sendTrailers(OK_TRAILERS);
+    this.finish(OK);
+  }
+
+  protected override finish(code: number): void {
+    super.finish(code);
+    const error = new HoldfastError('cancelled', 'the call is over');
+    // The peer may still send into a call that has ended; nobody reads it, so nothing waits.
+    this.stream.holdCredit = false;
+    this.#queue.fail(error);
+    if (!this.#drained) return;
+    this.#drained.promise.catch(() => {});
+    this.#drained.reject(error);
+    this.#drained = undefined;
+  }
+}
