@@ -1,0 +1,247 @@
+/** `holdfast serve`: the etcd v3 services on one port, over any engine. */
+import { createPrivateKey, createPublicKey, createSecretKey, type KeyObject } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import type { TlsOptions } from 'node:tls';
+import { parseArgs } from 'node:util';
+import { systemClock } from '../base/system.ts';
+import { openEngine } from '../client.ts';
+import { HoldfastError } from '../model/errors.ts';
+import {
+  type JwtAlgorithm,
+  opaqueTokens,
+  signedTokens,
+  type Tokens,
+} from '../server/access/tokens.ts';
+import { type RunningServer, serve } from '../server/serve.ts';
+import type { TenantLimits } from '../server/tenants/meter.ts';
+import type { Command } from './command.ts';
+import { logger } from './log.ts';
+
+const USAGE = `holdfast serve: etcd v3 gRPC, its JSON gateway, health and metrics on one port
+
+  holdfast serve                                    on 127.0.0.1:2379, data in ./holdfast-data
+  holdfast serve --engine etcd://a:2379,b:2379      as a gateway before a cluster
+  holdfast serve --listen 0.0.0.0:2379 --cert server.pem --key server.key
+
+  --engine URL           lmdb:DIR, memory:, etcd://…, postgres://…   (lmdb:./holdfast-data)
+  --listen HOST:PORT     or unix:PATH                                (127.0.0.1:2379)
+  --advertise URLS       where clients are told to find this server
+  --name NAME            of this member                              (default)
+  --cert FILE --key FILE TLS; reloaded on SIGHUP
+  --client-ca FILE       ask clients for certificates signed by this
+  --client-crl FILE      and refuse the revoked ones
+  --certificate-users    take a client certificate's common name as the user
+  --auth-token SPEC      simple, or jwt,sign-method=RS256,pub-key=F,priv-key=F,ttl=10m
+  --tenant-keys N  --tenant-bytes N  --tenant-leases N  --tenant-watches N
+  --tenant-requests N    per second; what one tenant may use
+  --password-length N    shorter ones are refused                   (1)
+  --grace SECONDS        to finish what is under way at SIGTERM      (10)
+  --insecure             serve an open address without TLS and authentication
+
+Every option may be given as an environment variable: --client-ca is HOLDFAST_CLIENT_CA.`;
+
+const OPTIONS = {
+  engine: { type: 'string' },
+  listen: { type: 'string' },
+  advertise: { type: 'string' },
+  name: { type: 'string' },
+  cert: { type: 'string' },
+  key: { type: 'string' },
+  'client-ca': { type: 'string' },
+  'client-crl': { type: 'string' },
+  'certificate-users': { type: 'boolean' },
+  'auth-token': { type: 'string' },
+  'tenant-keys': { type: 'string' },
+  'tenant-bytes': { type: 'string' },
+  'tenant-leases': { type: 'string' },
+  'tenant-watches': { type: 'string' },
+  'tenant-requests': { type: 'string' },
+  'password-length': { type: 'string' },
+  grace: { type: 'string' },
+  insecure: { type: 'boolean' },
+} as const;
+
+type Values = { [name in keyof typeof OPTIONS]?: string | boolean };
+
+const GRACE_SECONDS = 10;
+
+export const command: Command = {
+  about: 'serve the etcd v3 protocol over an engine',
+  usage: USAGE,
+  async run(args) {
+    const { values } = parseArgs({ args: [...args], options: OPTIONS, strict: true });
+    const settings: Values = { ...fromEnvironment(), ...values };
+    const log = logger();
+    const engine = await openEngine(text(settings.engine) ?? 'lmdb:./holdfast-data', {});
+    const graceMs = number(settings.grace, 'grace', GRACE_SECONDS) * 1_000;
+    let server: RunningServer;
+    try {
+      server = await serve({
+        engine,
+        listen: listenOn(text(settings.listen)),
+        ...given('advertise', text(settings.advertise)?.split(',')),
+        ...given('name', text(settings.name)),
+        ...given('tls', tlsFrom(settings)),
+        certificateUsers: settings['certificate-users'] === true,
+        tokens: tokensFrom(text(settings['auth-token']) ?? 'simple'),
+        tenantLimits: tenantLimits(settings),
+        passwordLengthMin: number(settings['password-length'], 'password-length', 1),
+        insecure: settings.insecure === true,
+        log,
+      });
+    } catch (error) {
+      await engine.close();
+      throw error;
+    }
+    process.on('SIGHUP', () => reload(server, settings, log));
+    await terminated();
+    await server.drain(graceMs);
+    await engine.close();
+    log('info', 'stopped');
+    return 0;
+  },
+};
+
+/** The first signal asks for an orderly end; a second one ends at once. */
+function terminated(): Promise<void> {
+  return new Promise((resolve) => {
+    let asked = false;
+    const stop = (): void => {
+      if (asked) process.exit(1);
+      asked = true;
+      resolve();
+    };
+    process.on('SIGTERM', stop);
+    process.on('SIGINT', stop);
+  });
+}
+
+/** A file that cannot be read leaves the certificates as they were. */
+function reload(server: RunningServer, settings: Values, log: ReturnType<typeof logger>): void {
+  try {
+    const tls = tlsFrom(settings);
+    if (tls) server.reload(tls);
+  } catch (error) {
+    log('error', 'certificates not reloaded', { reason: HoldfastError.from(error).message });
+  }
+}
+
+function fromEnvironment(): Values {
+  const values: Record<string, string | boolean> = {};
+  for (const [name, { type }] of Object.entries(OPTIONS)) {
+    const value = process.env[`HOLDFAST_${name.toUpperCase().replaceAll('-', '_')}`];
+    if (value === undefined || value === '') continue;
+    values[name] = type === 'boolean' ? value === 'true' || value === '1' : value;
+  }
+  return values;
+}
+
+function listenOn(value: string | undefined): { host?: string; port?: number; path?: string } {
+  if (value === undefined) return {};
+  if (value.startsWith('unix:')) return { path: value.slice('unix:'.length) };
+  const match = /^(?:(\[[0-9a-fA-F:]+\]|[^:]*):)?(\d{1,5})$/.exec(value);
+  const port = Number(match?.[2]);
+  if (!match || port > 65_535) {
+    throw new HoldfastError(
+      'invalid-argument',
+      `--listen takes HOST:PORT or unix:PATH, not ${value}`,
+    );
+  }
+  const host = match[1]?.replace(/^\[|\]$/g, '');
+  return { ...(host ? { host } : {}), port };
+}
+
+function tlsFrom(settings: Values): TlsOptions | undefined {
+  const cert = text(settings.cert);
+  const key = text(settings.key);
+  if (!cert && !key) return undefined;
+  if (!cert || !key) throw new HoldfastError('invalid-argument', '--cert and --key go together');
+  const ca = text(settings['client-ca']);
+  const crl = text(settings['client-crl']);
+  return {
+    cert: file(cert),
+    key: file(key),
+    ...(ca ? { ca: file(ca), requestCert: true, rejectUnauthorized: true } : {}),
+    ...(crl ? { crl: file(crl) } : {}),
+  };
+}
+
+/** etcd's own way to say it: `jwt,pub-key=…,priv-key=…,sign-method=…,ttl=…`. */
+function tokensFrom(spec: string): Tokens {
+  const [kind, ...parts] = spec.split(',');
+  if (kind === 'simple' && parts.length === 0) return opaqueTokens(systemClock);
+  if (kind !== 'jwt') {
+    throw new HoldfastError('invalid-argument', `--auth-token takes simple or jwt,…, not ${spec}`);
+  }
+  const settings = new Map(parts.map((part) => part.split('=', 2) as [string, string]));
+  const algorithm = settings.get('sign-method') as JwtAlgorithm;
+  if (!['HS256', 'RS256', 'ES256', 'EdDSA'].includes(algorithm)) {
+    throw new HoldfastError('invalid-argument', 'sign-method is one of HS256, RS256, ES256, EdDSA');
+  }
+  const privateFile = settings.get('priv-key');
+  const privateKey = privateFile === undefined ? undefined : keyFrom(privateFile, algorithm, true);
+  const publicFile = settings.get('pub-key') ?? privateFile;
+  if (publicFile === undefined) {
+    throw new HoldfastError('invalid-argument', 'jwt needs pub-key=FILE or priv-key=FILE');
+  }
+  const publicKey = keyFrom(publicFile, algorithm, false);
+  return signedTokens({
+    algorithm,
+    publicKey,
+    privateKey,
+    ttlMs: ttlOf(settings.get('ttl')),
+    clock: systemClock,
+  });
+}
+
+function keyFrom(path: string, algorithm: JwtAlgorithm, secret: boolean): KeyObject {
+  const bytes = file(path);
+  if (algorithm === 'HS256') return createSecretKey(bytes);
+  return secret ? createPrivateKey(bytes) : createPublicKey(bytes);
+}
+
+const UNITS: Readonly<Record<string, number>> = { s: 1_000, m: 60_000, h: 3_600_000 };
+
+function ttlOf(value = '5m'): number {
+  const match = /^(\d+)([smh])$/.exec(value);
+  if (!match)
+    throw new HoldfastError('invalid-argument', `ttl=${value} is not like 30s, 10m or 2h`);
+  return Number(match[1]) * UNITS[match[2]!]!;
+}
+
+function tenantLimits(settings: Values): TenantLimits {
+  const limit = (name: keyof Values): number | undefined =>
+    settings[name] === undefined ? undefined : number(settings[name], name, 0);
+  return {
+    keys: limit('tenant-keys'),
+    bytes: limit('tenant-bytes'),
+    leases: limit('tenant-leases'),
+    watches: limit('tenant-watches'),
+    requestsPerSecond: limit('tenant-requests'),
+  };
+}
+
+function file(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new HoldfastError('invalid-argument', `cannot read ${path}: ${(error as Error).message}`);
+  }
+}
+
+function text(value: string | boolean | undefined): string | undefined {
+  return typeof value === 'string' ? value : undefined;
+}
+
+function number(value: string | boolean | undefined, name: string, otherwise: number): number {
+  if (value === undefined) return otherwise;
+  const parsed = Number(value);
+  if (!Number.isFinite(parsed) || parsed < 0) {
+    throw new HoldfastError('invalid-argument', `--${name} takes a number, not ${value}`);
+  }
+  return parsed;
+}
+
+function given<K extends string, V>(name: K, value: V | undefined): { [k in K]?: V } {
+  return value === undefined ? {} : ({ [name]: value } as { [k in K]?: V });
+}

@@ -1,0 +1,204 @@
+/**
+ * Marks and intents in an embedded LMDB that several processes of one machine may open.
+ *
+ * LMDB's write transaction is the mutex between them: a process that is killed gives it up at
+ * once, and nothing about it depends on time. `overlappingSync: false` makes a commit durable
+ * before it is visible. Each record carries a checksum; a damaged one stops the guard, because a
+ * mark that reads lower than it was would let a stale token pass.
+ */
+import { mkdirSync, realpathSync, statfsSync } from 'node:fs';
+import { open } from 'lmdb';
+import { utf8 } from '../base/bytes.ts';
+import { crc32c } from '../base/checksum.ts';
+import { HoldfastError } from '../model/errors.ts';
+import { formatToken, parseToken } from '../model/token.ts';
+import type { Rule } from './fence.ts';
+import type { Claim, Mark } from './gate.ts';
+import { decide, type MarkStore, type MarkVerdict } from './marks.ts';
+
+/** File systems whose locks or syncs do not hold between machines: NFS, SMB, CIFS, 9P, FUSE. */
+const REMOTE = new Set([0x6969, 0xfe534d42, 0xff534d42, 0x517b, 0x01021997, 0x65735546]);
+
+export interface TableTransaction {
+  get(key: string): unknown;
+  put(key: string, value: unknown): void;
+  remove(key: string): void;
+}
+
+interface Native {
+  get(key: string): string | undefined;
+  putSync(key: string, value: string): void;
+  removeSync(key: string): void;
+  transaction<T>(work: () => T): Promise<T>;
+  resetReadTxn(): void;
+  close(): Promise<void>;
+}
+
+/** LMDB must be opened once per process and path. */
+const opened = new Map<string, { table: MarkTable; users: number }>();
+
+export class MarkTable {
+  readonly #native: Native;
+  readonly #path: string;
+  #last: Promise<unknown> = Promise.resolve();
+
+  private constructor(native: Native, path: string) {
+    this.#native = native;
+    this.#path = path;
+  }
+
+  static open(directory: string): MarkTable {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    const path = realpathSync(directory);
+    refuseRemote(path);
+    const present = opened.get(path);
+    if (present) {
+      present.users++;
+      return present.table;
+    }
+    const options: object = { path, noSubdir: false, encoding: 'string', overlappingSync: false };
+    const native = open(options as Parameters<typeof open>[0]) as unknown as Native;
+    const table = new MarkTable(native, path);
+    opened.set(path, { table, users: 1 });
+    return table;
+  }
+
+  /**
+   * Runs `work` while no other transaction of any process runs, and commits durably before it
+   * resolves; one that throws writes nothing. One at a time within the process as well: LMDB would
+   * commit several in one go, and an effect could then see an intent that is not yet durable.
+   */
+  async transact<T>(work: (table: TableTransaction) => T): Promise<T> {
+    const run = this.#last.then(() => this.#transactNow(work));
+    this.#last = run.catch(() => {});
+    return await run;
+  }
+
+  read(key: string): unknown {
+    // A cached read transaction could still show what was before another process's commit.
+    this.#native.resetReadTxn();
+    return decode(key, this.#native.get(key));
+  }
+
+  async close(): Promise<void> {
+    const entry = opened.get(this.#path);
+    if (!entry || --entry.users > 0) return;
+    opened.delete(this.#path);
+    await this.#last;
+    await this.#native.close();
+  }
+
+  async #transactNow<T>(work: (table: TableTransaction) => T): Promise<T> {
+    const native = this.#native;
+    const writes = new Map<string, string | undefined>();
+    const table: TableTransaction = {
+      get: (key) => decode(key, writes.has(key) ? writes.get(key) : native.get(key)),
+      put: (key, value) => void writes.set(key, encode(key, value)),
+      remove: (key) => void writes.set(key, undefined),
+    };
+    // An exception inside LMDB's transaction does not roll it back: writes are kept until `work`
+    // has succeeded, and what it threw is carried out by hand.
+    const attempt = (): { readonly value: T } | { readonly error: unknown } => {
+      try {
+        const value = work(table);
+        for (const [key, stored] of writes) {
+          if (stored === undefined) native.removeSync(key);
+          else native.putSync(key, stored);
+        }
+        return { value };
+      } catch (error) {
+        return { error };
+      }
+    };
+    let result: ReturnType<typeof attempt>;
+    try {
+      result = await await native.transaction(attempt);
+    } catch (cause) {
+      (cause as { commitError?: Promise<unknown> }).commitError?.catch(() => {});
+      throw new HoldfastError('storage-failed', `the marks could not be stored: ${cause}`, {
+        cause,
+        outcome: 'unknown',
+      });
+    }
+    if ('error' in result) throw result.error;
+    return result.value;
+  }
+}
+
+/** The marks of any number of resources, in a directory of their own. */
+export class LmdbMarks implements MarkStore {
+  readonly #table: MarkTable;
+
+  private constructor(table: MarkTable) {
+    this.#table = table;
+  }
+
+  static open(directory: string): LmdbMarks {
+    return new LmdbMarks(MarkTable.open(directory));
+  }
+
+  async raise(claim: Claim, rule: Rule, atMs: number): Promise<MarkVerdict> {
+    const key = markKey(claim.resource);
+    // Most operations come under the mark's own token and change nothing: no commit, no sync.
+    const seen = decide(readMark(this.#table.read(key)), claim, rule, atMs);
+    if (!seen.raised) return seen;
+    return await this.#table.transact((table) => {
+      const verdict = decide(readMark(table.get(key)), claim, rule, atMs);
+      if (verdict.raised) table.put(key, storedMark(verdict.mark));
+      return verdict;
+    });
+  }
+
+  async mark(resource: string): Promise<Mark> {
+    return readMark(this.#table.read(markKey(resource))) ?? { token: 0n };
+  }
+
+  async close(): Promise<void> {
+    await this.#table.close();
+  }
+}
+
+export function markKey(resource: string): string {
+  return `mark/${resource}`;
+}
+
+export function storedMark({ token, holder, atMs }: Mark): object {
+  return { token: formatToken(token), holder, atMs };
+}
+
+export function readMark(stored: unknown): Mark | undefined {
+  if (stored === undefined) return undefined;
+  const { token, holder, atMs } = stored as Record<string, unknown>;
+  return {
+    token: parseToken(token),
+    holder: typeof holder === 'string' ? holder : undefined,
+    atMs: typeof atMs === 'number' ? atMs : undefined,
+  };
+}
+
+function encode(key: string, value: unknown): string {
+  const text = JSON.stringify(value);
+  return `${checksum(key, text)} ${text}`;
+}
+
+function decode(key: string, stored: string | undefined): unknown {
+  if (stored === undefined) return undefined;
+  const [sum, ...rest] = stored.split(' ');
+  const text = rest.join(' ');
+  if (sum === checksum(key, text)) return JSON.parse(text);
+  throw new HoldfastError('corrupt', `the record ${JSON.stringify(key)} of the marks is damaged`);
+}
+
+function checksum(key: string, text: string): string {
+  return crc32c(utf8(`${key} ${text}`))
+    .toString(16)
+    .padStart(8, '0');
+}
+
+function refuseRemote(path: string): void {
+  if (!REMOTE.has(statfsSync(path).type)) return;
+  throw new HoldfastError(
+    'guard-unfit',
+    `${path} is on a network or user-space file system, whose locks and syncs do not hold`,
+  );
+}

@@ -1,0 +1,123 @@
+/** What all services share: the engine, the gate before it, and who this server says it is. */
+
+import type { Bytes } from '../base/bytes.ts';
+import type { Clock } from '../base/clock.ts';
+import type { Engine } from '../engine/contract.ts';
+import { HoldfastError } from '../model/errors.ts';
+import type { Header, LeaseId, TxnRequest, TxnResult } from '../model/transaction.ts';
+import { headerToWire, type Identity as WireIdentity } from '../wire/messages/convert.ts';
+import { demandsOf, Gate, type Identity } from './access/gate.ts';
+import { AccessStore } from './access/store.ts';
+import type { Tokens } from './access/tokens.ts';
+import { NO_ACCESS_CONTROL } from './access/users.ts';
+import type { TenantLimits } from './tenants/meter.ts';
+import { Tenants } from './tenants/tenants.ts';
+
+/** Where users and roles are kept: below a zero byte, out of every client's reach. */
+const ACCESS_KEY: Bytes = Uint8Array.of(0, 0x61, 0x75, 0x74, 0x68);
+
+export interface BackendOptions {
+  readonly engine: Engine;
+  readonly clock: Clock;
+  readonly tokens: Tokens;
+  readonly name: string;
+  /** Where clients reach this server; member lists tell it. */
+  readonly clientUrls: () => readonly string[];
+  readonly tenantLimits?: TenantLimits | undefined;
+  /** Nobody is asked who he is. */
+  readonly trusted?: boolean;
+  readonly passwordLengthMin?: number | undefined;
+}
+
+/** One request on its way: who asks, until when, and over which connection. */
+export interface Call {
+  readonly identity: Identity;
+  /** For what waits; a write under way is not called back. */
+  readonly signal: AbortSignal;
+  readonly connection: Connection;
+}
+
+/** What a client's connection holds while it lasts. */
+export interface Connection {
+  /** Runs when the connection ends; at once if it has. */
+  onEnd(undo: () => void): void;
+}
+
+export class Backend {
+  readonly options: BackendOptions;
+  readonly access: AccessStore;
+  readonly gate: Gate;
+  readonly tenants: Tenants;
+  readonly wire: WireIdentity;
+  /** The newest header that went out; its era is that of everything said now. */
+  lastHeader: Header = { revision: 0, era: 0 };
+  readonly #accessListeners = new Set<() => void>();
+
+  static async open(options: BackendOptions): Promise<Backend> {
+    const access = await AccessStore.open(options.engine, ACCESS_KEY);
+    const status = await options.engine.status();
+    const { clusterId, memberId, term } = status;
+    return new Backend(options, access, { clusterId, memberId, term: Number(term) });
+  }
+
+  private constructor(options: BackendOptions, access: AccessStore, wire: WireIdentity) {
+    this.options = options;
+    this.access = access;
+    this.wire = wire;
+    this.gate = new Gate(() => (options.trusted ? NO_ACCESS_CONTROL : access.state));
+    access.onChange(async () => {
+      for (const listener of this.#accessListeners) listener();
+    });
+    this.tenants = new Tenants(options.engine, options.clock, options.tenantLimits);
+  }
+
+  get engine(): Engine {
+    return this.options.engine;
+  }
+
+  /** The engine as this caller may see it. Whoever uses it has asked the gate before. */
+  view(call: Call): Engine {
+    return this.tenants.view(this.gate.tenantOf(call.identity));
+  }
+
+  /** Called at once when users or roles change, before the change is answered. */
+  onAccessChange(listener: () => void): () => void {
+    this.#accessListeners.add(listener);
+    return () => this.#accessListeners.delete(listener);
+  }
+
+  header(header: Header): ReturnType<typeof headerToWire> {
+    if (header.revision > this.lastHeader.revision) this.lastHeader = header;
+    return headerToWire(header, this.wire);
+  }
+
+  /** Judges a transaction with its original arguments, then runs it. */
+  txn(request: TxnRequest, call: Call): Promise<TxnResult> {
+    return this.gate.open ? this.view(call).txn(request) : this.#judgedTxn(request, call);
+  }
+
+  async #judgedTxn(request: TxnRequest, call: Call): Promise<TxnResult> {
+    const { requirements, leases } = demandsOf(request);
+    this.gate.keys(call.identity, requirements);
+    for (const lease of leases) await this.leaseKeys(lease, 'write', call);
+    return this.view(call).txn(request);
+  }
+
+  /** The keys of a lease are as much touched by what happens to it as if they had been named. */
+  async leaseKeys(id: LeaseId, right: 'read' | 'write', call: Call): Promise<void> {
+    if (this.gate.open) return;
+    const view = this.view(call);
+    try {
+      const { keys = [] } = await view.leaseInfo(id, { keys: true });
+      this.gate.leaseKeys(call.identity, right, keys);
+    } catch (error) {
+      // What becomes of a lease that does not exist is for the request itself to say.
+      if (!HoldfastError.is(error, 'lease-not-found')) throw error;
+    }
+  }
+
+  /** For requests that concern the whole server: root, and of no tenant. */
+  admin(call: Call): void {
+    this.gate.admin(call.identity);
+  }
+}

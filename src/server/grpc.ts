@@ -1,0 +1,77 @@
+/** The services on gRPC. */
+import type { Clock } from '../base/clock.ts';
+import { GrpcServer, type ServerCall } from '../wire/net/grpc-server.ts';
+import type { ServerSession } from '../wire/net/server-session.ts';
+import type { Identity } from './access/gate.ts';
+import type { Call, Connection } from './backend.ts';
+import type { Callers } from './callers.ts';
+import type { Handler } from './services/service.ts';
+
+export interface GrpcOptions {
+  readonly handlers: ReadonlyMap<string, Handler>;
+  readonly callers: Callers;
+  readonly clock: Clock;
+  readonly messageBytesMax: number;
+  readonly onFault: (error: unknown) => void;
+  readonly onCallEnd: (path: string, code: number, seconds: number) => void;
+}
+
+export function grpcServer(options: GrpcOptions): GrpcServer {
+  const { handlers, callers, clock } = options;
+  const server = new GrpcServer({
+    clock,
+    messageBytesMax: options.messageBytesMax,
+    onHandlerError: options.onFault,
+    onCallEnd: (call, code) =>
+      options.onCallEnd(call.method.path, code, (clock.now() - call.startedAtMs) / 1_000),
+  });
+  for (const handler of handlers.values()) {
+    if (handler.kind === 'unary') {
+      server.unary(handler.method, (request, call) =>
+        handler.run(request as never, new GrpcCall(call, callers)),
+      );
+    } else if (handler.direct) {
+      const { direct } = handler;
+      server.stream(handler.method, (call) => direct(call, new GrpcCall(call, callers)));
+    } else {
+      server.bidiStream(handler.method, (requests, call) =>
+        handler.run(requests as AsyncIterable<never>, new GrpcCall(call, callers)),
+      );
+    }
+  }
+  return server;
+}
+
+const CONNECTIONS = new WeakMap<ServerSession, Connection>();
+
+/** Signal and connection are made only for the calls that ask for them. */
+class GrpcCall implements Call {
+  readonly identity: Identity;
+  readonly #call: ServerCall;
+
+  constructor(call: ServerCall, callers: Callers) {
+    this.#call = call;
+    const token = call.header('token') ?? call.header('authorization');
+    this.identity = callers.identify(token, call.session.tls);
+  }
+
+  get signal(): AbortSignal {
+    return this.#call.signal;
+  }
+
+  get connection(): Connection {
+    const { session } = this.#call;
+    const known = CONNECTIONS.get(session) ?? connectionOf(session);
+    CONNECTIONS.set(session, known);
+    return known;
+  }
+}
+
+function connectionOf({ socket }: ServerSession): Connection {
+  return {
+    onEnd(undo) {
+      if (socket.destroyed) undo();
+      else socket.once('close', undo);
+    },
+  };
+}

@@ -1,0 +1,301 @@
+/**
+ * A server: one port, gRPC and HTTP/1.1 told apart on it, any engine behind.
+ *
+ *   const server = await serve({ engine, listen: { port: 2379 } });
+ *   server.port; await server.drain(5_000);
+ */
+import { createServer, type Server as HttpServer } from 'node:http';
+import { isIP, type Socket } from 'node:net';
+import type { TlsOptions } from 'node:tls';
+import type { Clock } from '../base/clock.ts';
+import { systemClock } from '../base/system.ts';
+import type { Engine } from '../engine/contract.ts';
+import { HoldfastError } from '../model/errors.ts';
+import { type Http2Server, listen } from '../wire/net/server.ts';
+import { opaqueTokens, type Tokens } from './access/tokens.ts';
+import { Backend } from './backend.ts';
+import { type Callers, callers } from './callers.ts';
+import { Endpoints } from './endpoints.ts';
+import { Gateway } from './gateway.ts';
+import { grpcServer } from './grpc.ts';
+import { Metrics } from './metrics.ts';
+import { Readiness } from './services/health.ts';
+import { services } from './services/index.ts';
+import type { TenantLimits } from './tenants/meter.ts';
+
+export type LogLevel = 'info' | 'warn' | 'error';
+export type Log = (level: LogLevel, message: string, details?: Record<string, unknown>) => void;
+
+export interface ServeOptions {
+  readonly engine: Engine;
+  readonly listen?: {
+    readonly host?: string;
+    /** 0: any free one. @default 2379 */
+    readonly port?: number;
+    /** A Unix socket instead. */
+    readonly path?: string;
+  };
+  readonly tls?: TlsOptions;
+  /** Take the common name of verified client certificates as user names. */
+  readonly certificateUsers?: boolean;
+  readonly tokens?: Tokens;
+  readonly name?: string;
+  /** Where clients should be told to find this server, if not where it listens. */
+  readonly advertise?: readonly string[];
+  /** Serve an open address without TLS and access control all the same. */
+  readonly insecure?: boolean;
+  /** Everybody who can connect is trusted; for a socket that only the owner of the data can open. */
+  readonly trusted?: boolean;
+  /** Listen nowhere; connections come by `accept`. */
+  readonly silent?: boolean;
+  readonly tenantLimits?: TenantLimits;
+  /** Shorter passwords are refused. @default 1 */
+  readonly passwordLengthMin?: number | undefined;
+  readonly messageBytesMax?: number;
+  readonly maxConnections?: number;
+  readonly maxConnectionsPerAddress?: number;
+  readonly clock?: Clock;
+  /** Must not block; the default is silence. */
+  readonly log?: Log;
+}
+
+const DEFAULT_PORT = 2379;
+/** etcd's: a request of 1.5 MiB and room for what stands around it. */
+const MESSAGE_BYTES_MAX = 2 * 2 ** 20;
+const CLOSE_GRACE_MS = 5_000;
+const HTTP_HEADERS_MS = 10_000;
+
+export interface RunningServer extends AsyncDisposable {
+  readonly port: number;
+  readonly url: string;
+  readonly backend: Backend;
+  readonly metrics: Metrics;
+  /** Serves a connection that somebody else accepted. */
+  accept(socket: Socket): void;
+  /** New handshakes use these certificates. */
+  reload(tls: TlsOptions): void;
+  /** Says it is not ready, ends what streams, finishes what is under way, and closes. */
+  drain(graceMs: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+export async function serve(options: ServeOptions): Promise<RunningServer> {
+  const log = options.log ?? (() => {});
+  const clock = options.clock ?? systemClock;
+  const tokens = options.tokens ?? opaqueTokens(clock);
+  let urls: readonly string[] = options.advertise ?? [];
+  const backend = await Backend.open({
+    engine: options.engine,
+    clock,
+    tokens,
+    name: options.name ?? 'default',
+    clientUrls: () => urls,
+    tenantLimits: options.tenantLimits,
+    trusted: options.trusted === true,
+    passwordLengthMin: options.passwordLengthMin,
+  });
+  refuseOpenDoor(options, backend);
+  const running = new Running(options, backend, clock, tokens, log);
+  await running.start();
+  if (!options.advertise) urls = [running.url];
+  return running;
+}
+
+/** An address others can reach, without TLS and access control, is a mistake unless said by name. */
+function refuseOpenDoor(options: ServeOptions, backend: Backend): void {
+  const host = options.listen?.host ?? '127.0.0.1';
+  if (options.listen?.path !== undefined || isLoopback(host) || options.insecure) return;
+  if (options.tls && !backend.gate.open) return;
+  throw new HoldfastError(
+    'invalid-argument',
+    `${host} can be reached by others: give TLS certificates and enable authentication first, or say --insecure`,
+  );
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+}
+
+class Running implements RunningServer {
+  readonly backend: Backend;
+  readonly metrics = new Metrics();
+  readonly #options: ServeOptions;
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #readiness = new Readiness();
+  readonly #callers: Callers;
+  readonly #following = new AbortController();
+  #http2: Http2Server | undefined;
+  #stop: () => void = () => {};
+
+  constructor(options: ServeOptions, backend: Backend, clock: Clock, tokens: Tokens, log: Log) {
+    this.#options = options;
+    this.backend = backend;
+    this.#clock = clock;
+    this.#log = log;
+    this.#callers = callers({
+      tokens,
+      open: () => backend.gate.open,
+      certificates: options.certificateUsers === true,
+    });
+  }
+
+  get port(): number {
+    return this.#http2?.port ?? 0;
+  }
+
+  get url(): string {
+    const { host = '127.0.0.1', path } = this.#options.listen ?? {};
+    if (path !== undefined) return `unix:${path}`;
+    const name = isIP(host) === 6 ? `[${host}]` : host;
+    return `${this.#options.tls ? 'https' : 'http'}://${name}:${this.port}`;
+  }
+
+  async start(): Promise<void> {
+    const { options, metrics } = { options: this.#options, metrics: this.metrics };
+    const handlers = services(this.backend, this.#readiness);
+    const seconds = metrics.histogram('holdfast_call_seconds', 'Time from request to answer.');
+    const calls = metrics.counter('holdfast_calls_total', 'Calls by method and gRPC code.');
+    const messageBytesMax = options.messageBytesMax ?? MESSAGE_BYTES_MAX;
+    const grpc = grpcServer({
+      handlers,
+      callers: this.#callers,
+      clock: this.#clock,
+      messageBytesMax,
+      onFault: (error) => this.#fault(error),
+      onCallEnd: (path, code, took) => {
+        calls.add({ method: path, code: String(code) });
+        seconds.observe(took, { method: path });
+      },
+    });
+    const { path, host, port = DEFAULT_PORT } = options.listen ?? {};
+    this.#http2 = await listen({
+      ...(path === undefined ? { port, ...(host ? { host } : {}) } : { path }),
+      ...(options.tls ? { tls: options.tls } : {}),
+      ...(options.maxConnections ? { maxConnections: options.maxConnections } : {}),
+      ...(options.maxConnectionsPerAddress
+        ? { maxConnectionsPerAddress: options.maxConnectionsPerAddress }
+        : {}),
+      ...(options.silent ? { detached: true } : {}),
+      clock: this.#clock,
+      accept: (session) => grpc.accept(session),
+      http1: this.#http1(handlers, messageBytesMax),
+      onHandlerError: (error) => this.#fault(error),
+    }).catch((error: unknown) => {
+      throw startError(error, this.#options);
+    });
+    this.#stop = () => grpc.stop();
+    metrics.gauge('holdfast_connections', 'Open connections.', () => this.#http2!.connections);
+    metrics.gauge('holdfast_calls_active', 'Calls under way.', () => grpc.active);
+    metrics.gauge(
+      'holdfast_revision',
+      'Newest revision answered.',
+      () => this.backend.lastHeader.revision,
+    );
+    void this.#followAccess();
+    this.#log('info', 'serving', { url: this.url, engine: options.engine.capabilities.name });
+  }
+
+  accept(socket: Socket): void {
+    this.#http2?.handle(socket);
+  }
+
+  reload(tls: TlsOptions): void {
+    this.#http2?.setSecureContext(tls);
+    this.#log('info', 'certificates reloaded');
+  }
+
+  async drain(graceMs: number): Promise<void> {
+    this.#readiness.set(false);
+    this.#following.abort();
+    this.#log('info', 'draining', { connections: this.#http2?.connections ?? 0 });
+    await this.#http2?.drain(graceMs);
+    this.#stop();
+    await this.backend.tenants.close();
+  }
+
+  async close(): Promise<void> {
+    this.#readiness.set(false);
+    this.#following.abort();
+    await this.#http2?.close();
+    this.#stop();
+    await this.backend.tenants.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.drain(CLOSE_GRACE_MS);
+  }
+
+  #http1(handlers: ReturnType<typeof services>, messageBytesMax: number): HttpServer {
+    const gateway = new Gateway({
+      clock: this.#clock,
+      handlers,
+      callers: this.#callers,
+      messageBytesMax,
+      refuseCertificateUsers: () =>
+        this.#options.certificateUsers === true && !this.backend.gate.open,
+      onFault: (error) => this.#fault(error),
+    });
+    const { host = '127.0.0.1', path } = this.#options.listen ?? {};
+    const endpoints = new Endpoints({
+      backend: this.backend,
+      gateway,
+      metrics: this.metrics,
+      readiness: this.#readiness,
+      hosts: () => new Set(['127.0.0.1', 'localhost', '[::1]', host]),
+      checkHost: path === undefined && isLoopback(host),
+    });
+    // A body may stream for as long as a watch lives; headers may not.
+    const times = { headersTimeout: HTTP_HEADERS_MS, requestTimeout: 0 };
+    const server = createServer(times, (request, response) => {
+      response.on('error', () => {});
+      endpoints.handle(request, response).catch((error: unknown) => {
+        this.#fault(error);
+        response.destroy();
+      });
+    });
+    // It never listens itself, and looks at its times only once it does.
+    server.emit('listening');
+    return server;
+  }
+
+  /** Users and roles that other servers before the same engine change. */
+  async #followAccess(): Promise<void> {
+    const { signal } = this.#following;
+    while (!signal.aborted) {
+      try {
+        await this.backend.access.follow(signal);
+      } catch (error) {
+        if (signal.aborted || HoldfastError.is(error, 'closed')) return;
+        this.#log('warn', 'lost sight of users and roles; looking again', {
+          reason: HoldfastError.from(error).message,
+        });
+        await new Promise<void>((resolve) => {
+          this.#clock.wakeAt(this.#clock.now() + 1_000, resolve);
+        });
+      }
+    }
+  }
+
+  #fault(error: unknown): void {
+    const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    this.#log('error', 'a request met a fault in the software', { error: message });
+  }
+}
+
+/** A port that is taken is the commonest reason; it says what to do. */
+function startError(error: unknown, options: ServeOptions): HoldfastError {
+  const { host = '127.0.0.1', port = DEFAULT_PORT, path } = options.listen ?? {};
+  const where = path ?? `${host}:${port}`;
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === 'EADDRINUSE') {
+    return new HoldfastError(
+      'unavailable',
+      `${where} is taken by another program (perhaps etcd, or another Holdfast): stop it, or choose another port with --listen`,
+      { cause: error },
+    );
+  }
+  return new HoldfastError('unavailable', `cannot listen on ${where}: ${message}`, {
+    cause: error,
+  });
+}
