@@ -1,0 +1,227 @@
+/**
+ * Lock cycles, acquire and release, durable, in this process on the embedded engine, side by side
+ * with redlock on one Redis that syncs every write; and what a handover costs in a long line.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdir } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { Redis } from 'ioredis';
+import type { Context, Experiment, Figures, Report } from '../scripts/experiment.ts';
+import { locate } from '../scripts/packages.mjs';
+import { utf8 } from '../src/base/bytes.ts';
+import { Client } from '../src/client.ts';
+import type { Engine } from '../src/engine/contract.ts';
+import { openLmdbEngine } from '../src/engine/lmdb/engine.ts';
+import { prefixRange } from '../src/model/range.ts';
+
+const OUTSTANDING = [1, 64, 512];
+const LINES = [2, 100, 1_000];
+const HANDOVERS = 200;
+const TTL_MS = 60_000;
+
+/** The part of redlock 4 that is used; it brings no types. */
+interface RedlockLock {
+  unlock(): Promise<void>;
+}
+interface Redlock {
+  lock(resource: string, ttl: number): Promise<RedlockLock>;
+}
+
+export const experiment: Experiment = {
+  about: 'lock cycles on the embedded engine beside redlock on a syncing Redis; handover in a line',
+  needs: { 'redis-server': 'redis-server' },
+  async run(context: Context): Promise<Report> {
+    const ms = context.options.quick === true ? 1_000 : 4_000;
+    const engine = await openLmdbEngine(join(context.scratch, 'store'));
+    context.cleanup(() => engine.close());
+    const hf = new Client(engine, { ttl: TTL_MS }, false);
+    context.cleanup(() => hf.close());
+    const redlock = await startRedlock(context);
+    const figures: Record<string, number> = {};
+    const control: Record<string, number> = {};
+    // The first second of each compiles.
+    await measure(64, 1_000, (name) => cycle(hf, name));
+    await measure(64, 500, (name) => redlockCycle(redlock, name));
+    for (const outstanding of OUTSTANDING) {
+      const ours = await measure(outstanding, ms, (name) => cycle(hf, name));
+      const theirs = await measure(outstanding, ms, (name) => redlockCycle(redlock, name));
+      note(figures, outstanding, ours);
+      note(control, outstanding, theirs);
+      context.log(
+        `${outstanding} at once: ${ours.perSecond} against ${theirs.perSecond} cycles/s, median ${ours.medianMs} against ${theirs.medianMs} ms`,
+      );
+    }
+    for (const length of LINES) {
+      const medianMs = await handover(engine, length);
+      figures[`handover with ${length} waiters, median ms`] = medianMs;
+      context.log(`handover with ${length} waiters: median ${medianMs} ms`);
+    }
+    return verdict(figures, control);
+  },
+};
+
+function verdict(figures: Figures, control: Figures): Report {
+  const ratio = (name: string): number =>
+    Number((Number(figures[name]) / Number(control[name])).toFixed(2));
+  const of = (length: number): number =>
+    Number(figures[`handover with ${length} waiters, median ms`]);
+  const ratios = {
+    'throughput against redlock, 64 at once (must be 2 or more)': ratio('cycles/s, 64 at once'),
+    'median latency against redlock, 1 at a time (must be 1.3 or less)':
+      ratio('median ms, 1 at once'),
+    'handover, 1,000 waiters against 2 (must be 1.5 or less)': Number(
+      (of(1_000) / of(2)).toFixed(2),
+    ),
+  };
+  const [throughput = 0, latency = 0, handovers = 0] = Object.values(ratios);
+  return {
+    ok: throughput >= 2 && latency <= 1.3 && handovers <= 1.5,
+    figures: { ...figures, ...ratios },
+    control: { what: 'redlock 4.2.0, ioredis, Redis with appendfsync always', ...control },
+  };
+}
+
+async function cycle(hf: Client, name: string): Promise<void> {
+  const grant = await hf.lock(name).acquire();
+  await grant.release();
+}
+
+async function redlockCycle(redlock: Redlock, name: string): Promise<void> {
+  const lock = await redlock.lock(name, TTL_MS);
+  await lock.unlock();
+}
+
+interface Measured {
+  readonly perSecond: number;
+  readonly medianMs: number;
+  readonly p99Ms: number;
+}
+
+async function measure(
+  outstanding: number,
+  ms: number,
+  run: (name: string) => Promise<void>,
+): Promise<Measured> {
+  const times: number[] = [];
+  const begun = performance.now();
+  const worker = async (_: unknown, index: number): Promise<void> => {
+    while (performance.now() - begun < ms) {
+      const at = performance.now();
+      await run(`bench/${index}`);
+      times.push(performance.now() - at);
+    }
+  };
+  await Promise.all(Array.from({ length: outstanding }, worker));
+  const seconds = (performance.now() - begun) / 1_000;
+  return {
+    perSecond: Math.round(times.length / seconds),
+    medianMs: quantile(times, 0.5),
+    p99Ms: quantile(times, 0.99),
+  };
+}
+
+function quantile(times: number[], part: number): number {
+  times.sort((a, b) => a - b);
+  return Number((times[Math.floor(times.length * part)] ?? 0).toFixed(3));
+}
+
+function note(into: Record<string, number>, outstanding: number, measured: Measured): void {
+  into[`cycles/s, ${outstanding} at once`] = measured.perSecond;
+  into[`median ms, ${outstanding} at once`] = measured.medianMs;
+  into[`p99 ms, ${outstanding} at once`] = measured.p99Ms;
+}
+
+/**
+ * From the call of `release` until the next one has its grant. The line is filled up again between
+ * the handovers, outside the measured time.
+ */
+async function handover(engine: Engine, length: number): Promise<number> {
+  const clients = Array.from(
+    { length: length + 1 },
+    (_, i) => new Client(engine, { ttl: TTL_MS * 10, holder: `w${i}` }, false),
+  );
+  const times: number[] = [];
+  const controllers = new Set<AbortController>();
+  const join = async (client: Client): Promise<{ readonly grant: Promise<Turn | undefined> }> => {
+    const controller = new AbortController();
+    controllers.add(controller);
+    const before = await standing(engine);
+    const grant = client
+      .lock('line')
+      .acquire({ signal: controller.signal })
+      .then(({ release }): Turn => ({ client, release, atMs: performance.now() }))
+      .catch(() => undefined)
+      .finally(() => controllers.delete(controller));
+    while ((await standing(engine)) <= before) await new Promise((soon) => setTimeout(soon, 1));
+    return { grant };
+  };
+  const line: Promise<Turn | undefined>[] = [];
+  for (const client of clients) line.push((await join(client)).grant);
+  let holder = await line.shift();
+  while (holder && times.length < HANDOVERS) {
+    const releasedAt = performance.now();
+    const releasing = holder.release();
+    const next: Turn | undefined = await line.shift();
+    if (next) times.push(next.atMs - releasedAt);
+    await releasing;
+    line.push((await join(holder.client)).grant);
+    holder = next;
+  }
+  for (const controller of controllers) controller.abort();
+  await holder?.release();
+  await Promise.all(clients.map((client) => client.close()));
+  return quantile(times.slice(10), 0.5);
+}
+
+async function standing(engine: Engine): Promise<number> {
+  const { count } = await engine.range({ ...prefixRange(utf8('line/')), countOnly: true });
+  return count;
+}
+
+interface Turn {
+  readonly client: Client;
+  readonly release: () => Promise<void>;
+  readonly atMs: number;
+}
+
+async function startRedlock(context: Context): Promise<Redlock> {
+  const port = await freePort();
+  const dir = join(context.scratch, 'redis');
+  await mkdir(dir);
+  const command = locate('redis-server') ?? 'redis-server';
+  const server: ChildProcess = spawn(
+    command,
+    ['--port', String(port), '--bind', '127.0.0.1', '--dir', dir, '--save', ''].concat([
+      '--appendonly',
+      'yes',
+      '--appendfsync',
+      'always',
+    ]),
+    { stdio: 'ignore' },
+  );
+  const exited = new Promise((resolve) => server.once('exit', resolve));
+  context.cleanup(async () => {
+    server.kill('SIGKILL');
+    await exited;
+  });
+  const redis = new Redis({ port, host: '127.0.0.1', retryStrategy: () => 50 });
+  // Until the server listens there are refusals, which the client repeats.
+  redis.on('error', () => {});
+  context.cleanup(() => redis.disconnect());
+  await redis.ping();
+  const name = 'redlock';
+  const { default: Made } = (await import(name)) as {
+    default: new (clients: readonly Redis[], settings: object) => Redlock;
+  };
+  return new Made([redis], { retryCount: 0 });
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  if (!address || typeof address === 'string') throw new Error('no port');
+  return address.port;
+}

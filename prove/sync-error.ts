@@ -1,0 +1,112 @@
+/**
+ * The disk refuses one call: a sync, the write of a page, the write of a root. From then on nothing
+ * may be acknowledged, the process lives and says what happened, and the store opened again holds
+ * everything that had been acknowledged.
+ *
+ * The control takes an error for a success; it must lose.
+ */
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Context, Experiment, Report } from '../scripts/experiment.ts';
+import { openLmdbEngine } from '../src/engine/lmdb/engine.ts';
+import type { Script } from './durability/child.ts';
+import { judge, start, strace } from './durability/witness.ts';
+
+const CALLS = ['fdatasync', 'pwrite64', 'writev'] as const;
+const ERRORS = ['EIO', 'ENOSPC'] as const;
+const PUTS = 12;
+
+export const experiment: Experiment = {
+  about: 'the disk fails once; nothing more is acknowledged, nothing acknowledged is lost',
+  needs: { strace: 'strace' },
+  run,
+};
+
+interface Tally {
+  failures: number;
+  acknowledged: number;
+  lost: number;
+  acknowledgedAfterError: number;
+  died: number;
+  refused: number;
+  codes: Set<string>;
+}
+
+function fresh(): Tally {
+  return {
+    failures: 0,
+    acknowledged: 0,
+    lost: 0,
+    acknowledgedAfterError: 0,
+    died: 0,
+    refused: 0,
+    codes: new Set(),
+  };
+}
+
+async function run(context: Context): Promise<Report> {
+  const indexes = context.long ? Array.from({ length: PUTS }, (_, i) => i + 1) : [3];
+  const tally = fresh();
+  for (const call of CALLS) {
+    for (const error of ERRORS) {
+      for (const index of indexes) await disturb(context, call, error, index, 'after', tally);
+    }
+    context.log(`${call}: ${tally.failures} failures so far, ${tally.lost} lost`);
+  }
+  const control = fresh();
+  for (const index of indexes)
+    await disturb(context, 'fdatasync', 'EIO', index, 'swallow', control);
+  const ok =
+    tally.failures > 0 &&
+    tally.lost === 0 &&
+    tally.acknowledgedAfterError === 0 &&
+    tally.died === 0 &&
+    tally.refused === 0 &&
+    control.lost > 0;
+  return {
+    ok,
+    figures: {
+      'runs in which the disk failed': tally.failures,
+      'acknowledged writes': tally.acknowledged,
+      'acknowledged writes lost': tally.lost,
+      'runs with an acknowledgement after the failure': tally.acknowledgedAfterError,
+      'processes that died': tally.died,
+      'stores refused afterwards': tally.refused,
+      'codes of the errors': [...tally.codes].join(', '),
+    },
+    control: {
+      what: 'takes a failed commit for a success',
+      lost: control.lost,
+      broke: control.lost > 0,
+    },
+  };
+}
+
+let runs = 0;
+
+async function disturb(
+  context: Context,
+  call: string,
+  error: string,
+  index: number,
+  ack: Script['ack'],
+  tally: Tally,
+): Promise<void> {
+  const path = join(context.scratch, `store-${runs++}`);
+  await openLmdbEngine(path).then((engine) => engine.close());
+  const script: Script = { path, from: 0, count: PUTS, outstanding: 2, ack, valueBytes: 200 };
+  const ran = await start(script, strace(call, `error=${error}:when=${index}`)).finished;
+  if (ran.errors.length > 0) tally.failures++;
+  if (ran.afterError) tally.acknowledgedAfterError++;
+  if (!ran.ended && ran.errors.length === 0) tally.died++;
+  if (ran.signal !== null || (ran.code !== 0 && ran.code !== 9)) tally.died++;
+  for (const code of ran.errors) tally.codes.add(code);
+  const verdict = await judge(path, ran.acknowledged);
+  tally.acknowledged += ran.acknowledged.size;
+  tally.lost += verdict.lost;
+  if (verdict.refused !== undefined) {
+    tally.refused++;
+    context.log(`  ${call} ${error} ${index}: ${verdict.refused}`);
+  }
+  rmSync(path, { recursive: true, force: true });
+}
