@@ -19,9 +19,14 @@ export interface Interval {
 
 const FROM_KEY: Bytes = Uint8Array.of(0);
 
+/** Whether the request means one key alone. */
+export function isSingle({ end }: KeyRange): boolean {
+  return !end || end.length === 0;
+}
+
 export function interval(range: KeyRange): Interval {
   const { key, end } = range;
-  if (!end || end.length === 0) return { start: key, end: keyAfter(key), single: true };
+  if (!end || isSingle(range)) return { start: key, end: keyAfter(key), single: true };
   if (end.length === 1 && end[0] === 0) return { start: key, end: undefined, single: false };
   return { start: key, end, single: false };
 }

@@ -19,6 +19,8 @@ export interface Limits {
   readonly operationsMax: number;
 }
 
+const RESULTS = new Set(['=', '!=', '<', '>']);
+const TARGETS = new Set(['version', 'create', 'mod', 'lease', 'value']);
 const SORT_TARGETS = new Set(['key', 'version', 'create', 'mod', 'value']);
 
 export function checkRange(request: RangeRequest): void {
@@ -40,13 +42,28 @@ export function checkTxn(request: TxnRequest, limits: Limits): void {
       `the request has ${bytes} bytes of keys and values; ${limits.requestBytesMax} are allowed`,
     );
   }
-  checkDuplicates(request.success ?? []);
-  checkDuplicates(request.failure ?? []);
+  for (const branch of [request.success, request.failure]) {
+    // One write alone, the common case, cannot meet another.
+    if (branch && countWrites(branch) > 1) checkDuplicates(branch);
+  }
 }
+
+/** Writes that may happen in this branch, nested ones included. */
+function countWrites(operations: readonly Operation[]): number {
+  let count = 0;
+  for (const operation of operations) {
+    if (operation.type === 'txn') {
+      count += countWrites(operation.success ?? []) + countWrites(operation.failure ?? []);
+    } else if (operation.type !== 'range') count++;
+  }
+  return count;
+}
+
+const NONE: readonly never[] = [];
 
 /** Checks one level of nesting and answers how many bytes of keys and values it brings. */
 function checkLevel(request: TxnRequest, limits: Limits, operationsMax: number): number {
-  const { compare = [], success = [], failure = [] } = request;
+  const { compare = NONE, success = NONE, failure = NONE } = request;
   const longest = Math.max(compare.length, success.length, failure.length);
   if (longest > operationsMax) {
     throw new HoldfastError(
@@ -56,11 +73,9 @@ function checkLevel(request: TxnRequest, limits: Limits, operationsMax: number):
   }
   let bytes = 0;
   for (const condition of compare) bytes += checkCompare(condition);
-  for (const branch of [success, failure]) {
-    for (const operation of branch) {
-      bytes += checkOperation(operation, limits, operationsMax - longest);
-    }
-  }
+  const nestedMax = operationsMax - longest;
+  for (const operation of success) bytes += checkOperation(operation, limits, nestedMax);
+  for (const operation of failure) bytes += checkOperation(operation, limits, nestedMax);
   return bytes;
 }
 
@@ -83,7 +98,8 @@ function checkOperation(operation: Operation, limits: Limits, nestedMax: number)
 
 function checkPut(put: PutOperation, limits: Limits): number {
   checkKey(put.key);
-  if (escapedLength(put.key) > limits.keyBytesMax) {
+  // At most every byte counts twice.
+  if (put.key.length * 2 > limits.keyBytesMax && escapedLength(put.key) > limits.keyBytesMax) {
     throw new HoldfastError(
       'key-too-large',
       `the key has ${put.key.length} bytes; ${limits.keyBytesMax} are allowed, zero bytes counting twice`,
@@ -100,10 +116,10 @@ function checkPut(put: PutOperation, limits: Limits): number {
 
 function checkCompare(condition: Compare): number {
   checkKey(condition.key);
-  if (!['=', '!=', '<', '>'].includes(condition.result)) {
+  if (!RESULTS.has(condition.result)) {
     throw new HoldfastError('invalid-argument', `"${condition.result}" is not a comparison`);
   }
-  if (!['version', 'create', 'mod', 'lease', 'value'].includes(condition.target)) {
+  if (!TARGETS.has(condition.target)) {
     throw new HoldfastError('invalid-argument', `"${condition.target}" cannot be compared`);
   }
   const { value } = condition;
@@ -125,8 +141,6 @@ interface Writes {
  */
 function checkDuplicates(operations: readonly Operation[]): Writes {
   const writes: Writes = { puts: new Map(), deletes: [] };
-  if (operations.length === 1 && operations[0]!.type !== 'txn')
-    return collect(operations[0]!, writes);
   for (const operation of operations) {
     const own: Writes = { puts: new Map(), deletes: [] };
     if (operation.type === 'txn') {
@@ -168,15 +182,15 @@ function refuse(key: Bytes): never {
 }
 
 /** Whether any branch may put: such a transaction needs space. */
-export function mayPut(request: TxnRequest): boolean {
-  const puts = (operations: readonly Operation[] = []): boolean =>
-    operations.some((op) => op.type === 'put' || (op.type === 'txn' && mayPut(op)));
-  return puts(request.success) || puts(request.failure);
+export function mayPut({ success = NONE, failure = NONE }: TxnRequest): boolean {
+  for (const op of success) if (op.type === 'put' || (op.type === 'txn' && mayPut(op))) return true;
+  for (const op of failure) if (op.type === 'put' || (op.type === 'txn' && mayPut(op))) return true;
+  return false;
 }
 
 /** Whether any branch may change anything. */
-export function mayWrite(request: TxnRequest): boolean {
-  const writes = (operations: readonly Operation[] = []): boolean =>
-    operations.some((op) => op.type !== 'range');
-  return writes(request.success) || writes(request.failure);
+export function mayWrite({ success = NONE, failure = NONE }: TxnRequest): boolean {
+  for (const { type } of success) if (type !== 'range') return true;
+  for (const { type } of failure) if (type !== 'range') return true;
+  return false;
 }

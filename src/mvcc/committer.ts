@@ -10,7 +10,7 @@ import { type Deferred, deferred } from '../base/deferred.ts';
 import { abortError, HoldfastError } from '../model/errors.ts';
 import { encodeState, STATE_KEY, type State } from './layout.ts';
 import type { Store, Table } from './table.ts';
-import { type LeaseRegister, type RevisionEvents, Writer } from './writer.ts';
+import { type LeaseRegister, type RevisionChanges, Writer } from './writer.ts';
 
 /** Requests evaluated in one commit at most, so that one commit cannot hold up the loop for long. */
 const COMMIT_REQUESTS_MAX = 4_096;
@@ -27,7 +27,7 @@ type Verdict = { readonly value: unknown } | { readonly error: HoldfastError };
 interface Round {
   readonly verdicts: readonly Verdict[];
   readonly state: State;
-  readonly commits: readonly RevisionEvents[];
+  readonly commits: readonly RevisionChanges[];
 }
 
 export interface CommitterOptions {
@@ -35,7 +35,7 @@ export interface CommitterOptions {
   readonly state: State;
   readonly leases: LeaseRegister;
   /** Called when a commit is durable, before anything in it is answered. */
-  readonly publish: (state: State, commits: readonly RevisionEvents[]) => void;
+  readonly publish: (state: State, commits: readonly RevisionChanges[]) => void;
   /** Called once, when a commit failed. */
   readonly failed: (error: HoldfastError) => void;
 }

@@ -3,7 +3,13 @@ import type { Revision } from '../model/transaction.ts';
 import type { Event } from '../model/watch.ts';
 import { decodeVersion, type LoggedChange, logKey, revisionOfLog, visitLog } from './layout.ts';
 import type { TableReader } from './table.ts';
-import { type RevisionEvents, tombstone } from './writer.ts';
+import { tombstone } from './writer.ts';
+
+/** What a watch is told of one revision. */
+export interface RevisionEvents {
+  readonly revision: Revision;
+  readonly events: readonly Event[];
+}
 
 export interface HistoryRequest {
   readonly from: Revision;
@@ -51,7 +57,7 @@ export function readHistory(table: TableReader, request: HistoryRequest): Histor
   return { revisions, upTo };
 }
 
-function eventOf(change: LoggedChange, revision: Revision, prevKv: boolean): Event {
+export function eventOf(change: LoggedChange, revision: Revision, prevKv: boolean): Event {
   const key = change.key.slice();
   const event: Event = change.after
     ? { type: 'put', kv: decodeVersion(key, change.after) }

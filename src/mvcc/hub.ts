@@ -8,11 +8,11 @@ import { binaryString } from '../base/bytes.ts';
 import type { HoldfastError } from '../model/errors.ts';
 import { contains, type Interval } from '../model/range.ts';
 import type { WatchRequest } from '../model/watch.ts';
-import type { State } from './layout.ts';
+import type { LoggedChange, State } from './layout.ts';
 import type { TableReader } from './table.ts';
 import { Tidings } from './tidings.ts';
 import { headerOf, Watcher, type WatchSource } from './watcher.ts';
-import type { RevisionEvents } from './writer.ts';
+import type { RevisionChanges } from './writer.ts';
 
 interface Group {
   readonly range: Interval;
@@ -50,8 +50,8 @@ export class Hub implements WatchSource {
     return watcher;
   }
 
-  /** Tells a durable commit: the new state, and the events of each of its revisions. */
-  publish(state: State, commits: readonly RevisionEvents[]): void {
+  /** Tells a durable commit: the new state, and the changes of each of its revisions. */
+  publish(state: State, commits: readonly RevisionChanges[]): void {
     this.#state = state;
     if (commits.length === 0) return;
     const header = headerOf(state);
@@ -93,17 +93,17 @@ export class Hub implements WatchSource {
     yield* this.#ranges.values();
   }
 
-  /** Which groups a commit concerns, each with the events in its range. */
-  #match(commits: readonly RevisionEvents[]): Map<Group, RevisionEvents[]> {
-    const matching = new Map<Group, RevisionEvents[]>();
-    for (const { revision, events } of commits) {
-      for (const event of events) {
-        for (const group of this.#concerned(event.kv.key)) {
+  /** Which groups a commit concerns, each with the changes in its range. */
+  #match(commits: readonly RevisionChanges[]): Map<Group, RevisionChanges[]> {
+    const matching = new Map<Group, RevisionChanges[]>();
+    for (const { revision, changes } of commits) {
+      for (const change of changes) {
+        for (const group of this.#concerned(change.key)) {
           const list = matching.get(group) ?? [];
           matching.set(group, list);
           const last = list[list.length - 1];
-          if (last?.revision === revision) (last.events as (typeof event)[]).push(event);
-          else list.push({ revision, events: [event] });
+          if (last?.revision === revision) (last.changes as LoggedChange[]).push(change);
+          else list.push({ revision, changes: [change] });
         }
       }
     }

@@ -15,6 +15,7 @@
  * deleted keys cost a scan nothing, superseded versions are written at the end of the log and not
  * all over the table, and compaction only cuts the log off at its beginning.
  */
+import { allocate, copyBytes } from '../base/allocate.ts';
 import {
   type Bytes,
   getInt64,
@@ -42,7 +43,7 @@ export const LEASES_END: Bytes = Uint8Array.of(L + 1);
 const LIVE_END: Bytes = Uint8Array.of(K + 1);
 
 export function liveKey(key: Bytes): Bytes {
-  const out = new Uint8Array(key.length + 1);
+  const out = allocate(key.length + 1);
   out[0] = K;
   out.set(key, 1);
   return out;
@@ -80,7 +81,7 @@ export function leaseOfKey(stored: Bytes): LeaseId {
 }
 
 export function attachmentKey(id: LeaseId, key: Bytes): Bytes {
-  const out = new Uint8Array(9 + key.length);
+  const out = allocate(9 + key.length);
   out[0] = A;
   putInt64(out, 1, id);
   out.set(key, 9);
@@ -103,14 +104,14 @@ export function attachmentEnd(id: LeaseId): Bytes {
 }
 
 export function keyOfAttachment(stored: Bytes): Bytes {
-  return stored.slice(9);
+  return copyBytes(stored, 9);
 }
 
 const VERSION_HEAD = 26;
 
 /** A version of a key, beside the key itself. */
 export function encodeVersion(kv: Omit<KeyValue, 'key'>): Bytes {
-  const out = new Uint8Array(VERSION_HEAD + kv.value.length);
+  const out = allocate(VERSION_HEAD + kv.value.length);
   putUint48(out, 0, kv.modRevision);
   putUint48(out, 6, kv.createRevision);
   putUint48(out, 12, kv.version);
@@ -122,7 +123,7 @@ export function encodeVersion(kv: Omit<KeyValue, 'key'>): Bytes {
 export function decodeVersion(key: Bytes, record: Bytes): KeyValue {
   return {
     key,
-    value: record.slice(VERSION_HEAD),
+    value: copyBytes(record, VERSION_HEAD),
     createRevision: getUint48(record, 6),
     modRevision: getUint48(record, 0),
     version: getUint48(record, 12),
@@ -142,7 +143,12 @@ export function versionOfVersion(record: Bytes): number {
   return getUint48(record, 12);
 }
 
-function leaseOfVersion(record: Bytes): LeaseId {
+/** A view of the record, which must not change. */
+export function valueOfVersion(record: Bytes): Bytes {
+  return record.subarray(VERSION_HEAD);
+}
+
+export function leaseOfVersion(record: Bytes): LeaseId {
   for (let i = 18; i < VERSION_HEAD; i++) if (record[i] !== 0) return getInt64(record, 18);
   return 0n;
 }
@@ -163,20 +169,22 @@ export function encodeLog(changes: readonly LoggedChange[]): Bytes {
   for (const { key, after, before } of changes) {
     length += CHANGE_HEAD + key.length + (after?.length ?? 0) + (before?.length ?? 0);
   }
-  const out = new Uint8Array(length);
+  const out = allocate(length);
   let at = 0;
   for (const { key, after, before } of changes) {
     putUint32(out, at, key.length);
     putUint32(out, at + 4, after?.length ?? 0);
     putUint32(out, at + 8, before?.length ?? 0);
-    at += CHANGE_HEAD;
-    for (const part of [key, after, before]) {
-      if (!part) continue;
-      out.set(part, at);
-      at += part.length;
-    }
+    at = append(out, at + CHANGE_HEAD, key);
+    if (after) at = append(out, at, after);
+    if (before) at = append(out, at, before);
   }
   return out;
+}
+
+function append(out: Bytes, at: number, part: Bytes): number {
+  out.set(part, at);
+  return at + part.length;
 }
 
 /** Visits the changes of a log record in order until `visit` answers false; all views, no copies. */

@@ -1,7 +1,7 @@
 /** Reading: single keys and ranges, now or at an earlier revision. Deterministic; no I/O. */
 import { type Bytes, binaryString, compareBytes } from '../base/bytes.ts';
 import { HoldfastError } from '../model/errors.ts';
-import { contains, type Interval, interval, isEmptyInterval } from '../model/range.ts';
+import { contains, type Interval, interval, isEmptyInterval, isSingle } from '../model/range.ts';
 import type {
   KeyValue,
   RangeOperationResult,
@@ -96,10 +96,10 @@ export function readRange(
   state: State,
 ): RangeOperationResult {
   const revision = readRevision(request, state);
+  const newest = revision === state.revision;
+  if (isSingle(request)) return single(table, request, revision, newest);
   const wanted = interval(request);
   if (isEmptyInterval(wanted)) return { type: 'range', kvs: [], more: false, count: 0 };
-  const newest = revision === state.revision;
-  if (wanted.single) return single(table, request, revision, newest);
   if (newest && request.countOnly) {
     return { type: 'range', kvs: [], more: false, count: countLive(table, wanted) };
   }
@@ -159,7 +159,8 @@ function plain(table: TableReader, request: RangeRequest, range: Interval): Rang
   return { type: 'range', kvs: strip(kvs, request), more: rest !== undefined, count };
 }
 
-const NUMBERS: Partial<Record<SortTarget, (record: Bytes) => number>> = {
+/** The numbers of a version as it is stored. */
+export const NUMBERS = {
   version: versionOfVersion,
   create: createOfVersion,
   mod: modOfVersion,
@@ -172,7 +173,7 @@ function isFirstBy({ limit, sortTarget = 'key' }: RangeRequest): boolean {
 
 /** Looks at the numbers of each record and decodes the winner alone. Ties go to the first key. */
 function firstBy(table: TableReader, request: RangeRequest, range: Interval): RangeOperationResult {
-  const numberOf = NUMBERS[request.sortTarget!]!;
+  const numberOf = NUMBERS[request.sortTarget as keyof typeof NUMBERS];
   const sign = request.sortOrder === 'descend' ? -1 : 1;
   const filtered = hasFilter(request);
   let best: { readonly stored: Bytes; readonly record: Bytes; readonly rank: number } | undefined;

@@ -4,16 +4,17 @@
  */
 import type { Header, Revision } from '../model/transaction.ts';
 import type { Event, WatchBatch, WatchRequest } from '../model/watch.ts';
-import type { RevisionEvents } from './writer.ts';
+import { eventOf } from './history.ts';
+import type { RevisionChanges } from './writer.ts';
 
 export class Tidings {
   readonly header: Header;
-  /** In order; every event is in the range. */
-  readonly #commits: readonly RevisionEvents[];
+  /** In order; every change is in the range. */
+  readonly #commits: readonly RevisionChanges[];
   /** By way of asking; `undefined` where nothing is left to tell. */
   readonly #batches = new Map<number, WatchBatch | undefined>();
 
-  constructor(header: Header, commits: readonly RevisionEvents[]) {
+  constructor(header: Header, commits: readonly RevisionChanges[]) {
     this.header = header;
     this.#commits = commits;
   }
@@ -33,11 +34,11 @@ export class Tidings {
 
   #make({ prevKv, noPut, noDelete }: WatchRequest, start: Revision): WatchBatch | undefined {
     const told: Event[] = [];
-    for (const { revision, events } of this.#commits) {
+    for (const { revision, changes } of this.#commits) {
       if (revision < start) continue;
-      for (const event of events) {
-        if (event.type === 'put' ? noPut : noDelete) continue;
-        told.push(prevKv ? event : { type: event.type, kv: event.kv });
+      for (const change of changes) {
+        if (change.after ? noPut : noDelete) continue;
+        told.push(eventOf(change, revision, prevKv === true));
       }
     }
     return told.length === 0 ? undefined : { header: this.header, events: told };

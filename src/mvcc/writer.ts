@@ -6,14 +6,15 @@
  * changes of one request share one revision; a request without effect takes none.
  * Deterministic; no I/O, no clock.
  */
-import { type Bytes, compareBytes } from '../base/bytes.ts';
+import { type Bytes, compareBytes, equalBytes } from '../base/bytes.ts';
 import { HoldfastError } from '../model/errors.ts';
-import { type Interval, interval, isEmptyInterval } from '../model/range.ts';
+import { interval, isEmptyInterval, isSingle } from '../model/range.ts';
 import type {
   Compare,
   DeleteOperation,
   KeyValue,
   LeaseId,
+  NestedTransaction,
   Operation,
   OperationResult,
   PutOperation,
@@ -21,11 +22,11 @@ import type {
   Revision,
   TxnRequest,
 } from '../model/transaction.ts';
-import type { Event } from '../model/watch.ts';
 import {
   attachmentEnd,
   attachmentKey,
   attachmentStart,
+  createOfVersion,
   decodeVersion,
   encodeLog,
   encodeVersion,
@@ -33,20 +34,23 @@ import {
   keyOfLive,
   type LoggedChange,
   leaseKey,
+  leaseOfVersion,
   liveEnd,
   liveKey,
   logKey,
   type State,
+  valueOfVersion,
+  versionOfVersion,
 } from './layout.ts';
-import { current, live, readRange, readRevision } from './read.ts';
+import { NUMBERS, readRange, readRevision } from './read.ts';
 import type { Table } from './table.ts';
 
 const NOTHING: Bytes = new Uint8Array(0);
 
-/** All that one revision changed, for those who watch. */
-export interface RevisionEvents {
+/** All that one revision changed, in order, for those who watch. */
+export interface RevisionChanges {
   readonly revision: Revision;
-  readonly events: readonly Event[];
+  readonly changes: readonly LoggedChange[];
 }
 
 /** Which leases exist while a commit is being evaluated. */
@@ -57,8 +61,10 @@ export interface LeaseRegister {
 /** A transaction with its comparisons decided, on the state before anything of it ran. */
 interface Decided {
   readonly succeeded: boolean;
-  readonly steps: readonly (Operation | { readonly type: 'decided'; readonly txn: Decided })[];
+  readonly steps: readonly (PlainOperation | { readonly type: 'decided'; readonly txn: Decided })[];
 }
+
+type PlainOperation = Exclude<Operation, NestedTransaction>;
 
 export interface Evaluated {
   readonly succeeded: boolean;
@@ -67,15 +73,25 @@ export interface Evaluated {
   readonly revision: Revision;
 }
 
+/** How a key stands in the table. */
+interface Standing {
+  readonly key: Bytes;
+  /** The key as the table knows it. */
+  readonly stored: Bytes;
+  /** Undefined: the key does not exist. */
+  readonly record: Bytes | undefined;
+}
+
 export class Writer {
   readonly #table: Table;
   readonly #leases: LeaseRegister;
   /** What this commit did so far, in order. */
-  readonly committed: RevisionEvents[] = [];
+  readonly committed: RevisionChanges[] = [];
   #state: State;
   /** What the request under evaluation did so far: for the log, and for those who watch. */
   #changes: LoggedChange[] = [];
-  #events: Event[] = [];
+  /** The key looked up last: what is compared is mostly what is written next. */
+  #last: Standing | undefined;
 
   constructor(table: Table, state: State, leases: LeaseRegister) {
     this.#table = table;
@@ -110,17 +126,15 @@ export class Writer {
       keys.push(keyOfAttachment(stored));
       return true;
     });
-    for (const key of keys) {
-      const kv = current(this.#table, key);
-      if (kv) this.#remove(kv);
-    }
+    for (const key of keys) this.#remove(this.#look(key));
     this.#table.remove(leaseKey(id));
     return this.#seal();
   }
 
   #decide(request: TxnRequest): Decided {
-    const succeeded = (request.compare ?? []).every((compare) => this.#holds(compare));
+    const succeeded = this.#allHold(request.compare);
     const branch = (succeeded ? request.success : request.failure) ?? [];
+    if (!hasNested(branch)) return { succeeded, steps: branch as Decided['steps'] };
     const steps = branch.map((operation) =>
       operation.type === 'txn'
         ? { type: 'decided' as const, txn: this.#decide(operation) }
@@ -129,16 +143,21 @@ export class Writer {
     return { succeeded, steps };
   }
 
+  #allHold(compares: readonly Compare[] = []): boolean {
+    for (const compare of compares) if (!this.#holds(compare)) return false;
+    return true;
+  }
+
   #holds(compare: Compare): boolean {
+    if (isSingle(compare)) return holds(compare, this.#look(compare.key).record);
     const range = interval(compare);
-    if (range.single) return holds(compare, current(this.#table, compare.key));
     // One key that fails is enough: who joins a long line must not read it to its end.
     let found = false;
     let all = true;
     if (!isEmptyInterval(range)) {
-      this.#table.scan(liveKey(range.start), liveEnd(range.end), (stored, record) => {
+      this.#table.scan(liveKey(range.start), liveEnd(range.end), (_stored, record) => {
         found = true;
-        all = holds(compare, decodeVersion(keyOfLive(stored), record));
+        all = holds(compare, record);
         return all;
       });
     }
@@ -147,17 +166,27 @@ export class Writer {
 
   /** Everything that can refuse the taken branch, before anything of it runs: puts first, as etcd. */
   #checkBranch(decided: Decided): void {
-    visitSteps(decided, (step) => {
+    this.#checkPuts(decided);
+    this.#checkRanges(decided);
+  }
+
+  #checkPuts(decided: Decided): void {
+    for (const step of decided.steps) {
       if (step.type === 'put') this.#checkPut(step);
-    });
-    visitSteps(decided, (step) => {
+      else if (step.type === 'decided') this.#checkPuts(step.txn);
+    }
+  }
+
+  #checkRanges(decided: Decided): void {
+    for (const step of decided.steps) {
       if (step.type === 'range') readRevision(step, this.#state);
-    });
+      else if (step.type === 'decided') this.#checkRanges(step.txn);
+    }
   }
 
   #checkPut(put: PutOperation): void {
     if (put.lease && !this.#leases.has(put.lease)) throw leaseNotFound(put.lease);
-    if ((put.ignoreValue || put.ignoreLease) && !this.#table.get(liveKey(put.key))) {
+    if ((put.ignoreValue || put.ignoreLease) && !this.#look(put.key).record) {
       throw new HoldfastError(
         'key-not-found',
         'a put that keeps the present value or lease needs a key that exists',
@@ -166,7 +195,9 @@ export class Writer {
   }
 
   #run(decided: Decided): OperationResult[] {
-    return decided.steps.map((step) => this.#perform(step));
+    const results: OperationResult[] = [];
+    for (const step of decided.steps) results.push(this.#perform(step));
+    return results;
   }
 
   #perform(step: Decided['steps'][number]): OperationResult {
@@ -179,8 +210,6 @@ export class Writer {
         return this.#delete(step);
       case 'decided':
         return { type: 'txn', succeeded: step.txn.succeeded, results: this.#run(step.txn) };
-      case 'txn':
-        throw new Error('a nested transaction is decided before it runs');
     }
   }
 
@@ -196,54 +225,74 @@ export class Writer {
 
   #put(put: PutOperation): OperationResult {
     const revision = this.#state.revision + 1;
-    const stored = liveKey(put.key);
-    const key = stored.subarray(1);
-    const before = this.#table.get(stored);
-    const former = before && decodeVersion(key, before);
-    const lease = put.ignoreLease ? (former?.lease ?? 0n) : (put.lease ?? 0n);
+    const standing = this.#look(put.key);
+    const { record } = standing;
+    const formerLease = record ? leaseOfVersion(record) : 0n;
+    const lease = put.ignoreLease ? formerLease : (put.lease ?? 0n);
     const after = encodeVersion({
-      value: (put.ignoreValue ? former?.value : put.value) ?? NOTHING,
-      createRevision: former?.createRevision ?? revision,
+      value: (put.ignoreValue && record ? valueOfVersion(record) : put.value) ?? NOTHING,
+      createRevision: record ? createOfVersion(record) : revision,
       modRevision: revision,
-      version: (former?.version ?? 0) + 1,
+      version: (record ? versionOfVersion(record) : 0) + 1,
       lease,
     });
-    if (former && former.lease !== 0n && former.lease !== lease) {
-      this.#table.remove(attachmentKey(former.lease, key));
-    }
-    if (lease !== 0n && former?.lease !== lease) {
-      this.#table.put(attachmentKey(lease, key), NOTHING);
-    }
-    this.#table.put(stored, after);
-    this.#changes.push({ key, after, before });
-    this.#events.push({ type: 'put', kv: decodeVersion(key, after), prevKv: former });
-    return { type: 'put', prevKv: put.prevKv ? former : undefined };
+    if (formerLease !== lease) this.#attach(keyOfLive(standing.stored), formerLease, lease);
+    this.#change(standing, after);
+    return { type: 'put', prevKv: put.prevKv ? keyValue(standing) : undefined };
   }
 
   #delete(request: DeleteOperation): OperationResult {
-    const range = interval(request);
-    const doomed = this.#present(range);
-    for (const kv of doomed) this.#remove(kv);
+    const doomed = this.#present(request);
+    for (const standing of doomed) this.#remove(standing);
     return {
       type: 'delete',
       deleted: doomed.length,
-      prevKvs: request.prevKv ? doomed : [],
+      prevKvs: request.prevKv ? doomed.map((standing) => keyValue(standing)!) : [],
     };
   }
 
-  #present(range: Interval): KeyValue[] {
-    if (isEmptyInterval(range)) return [];
-    if (!range.single) return live(this.#table, range);
-    const kv = current(this.#table, range.start);
-    return kv ? [kv] : [];
+  #present(request: DeleteOperation): Standing[] {
+    if (isSingle(request)) {
+      const standing = this.#look(request.key);
+      return standing.record ? [standing] : [];
+    }
+    const range = interval(request);
+    const found: Standing[] = [];
+    if (isEmptyInterval(range)) return found;
+    this.#table.scan(liveKey(range.start), liveEnd(range.end), (stored, record) => {
+      found.push({ key: keyOfLive(stored), stored, record });
+      return true;
+    });
+    return found;
   }
 
-  #remove(kv: KeyValue): void {
-    const revision = this.#state.revision + 1;
-    if (kv.lease !== 0n) this.#table.remove(attachmentKey(kv.lease, kv.key));
-    this.#table.remove(liveKey(kv.key));
-    this.#changes.push({ key: kv.key, after: undefined, before: encodeVersion(kv) });
-    this.#events.push({ type: 'delete', kv: tombstone(kv.key, revision), prevKv: kv });
+  #remove(standing: Standing): void {
+    const { stored, record } = standing;
+    if (!record) return;
+    this.#attach(keyOfLive(stored), leaseOfVersion(record), 0n);
+    this.#change(standing, undefined);
+  }
+
+  /** Moves a key from what one lease owns to what another does; 0n is none. */
+  #attach(key: Bytes, former: LeaseId, lease: LeaseId): void {
+    if (former !== 0n) this.#table.remove(attachmentKey(former, key));
+    if (lease !== 0n) this.#table.put(attachmentKey(lease, key), NOTHING);
+  }
+
+  /** The one place where a live key changes. */
+  #change({ key, stored, record }: Standing, after: Bytes | undefined): void {
+    if (after) this.#table.put(stored, after);
+    else this.#table.remove(stored);
+    this.#changes.push({ key: keyOfLive(stored), after, before: record });
+    this.#last = { key, stored, record: after };
+  }
+
+  #look(key: Bytes): Standing {
+    const last = this.#last;
+    if (last && (last.key === key || equalBytes(last.key, key))) return last;
+    const stored = liveKey(key);
+    this.#last = { key, stored, record: this.#table.get(stored) };
+    return this.#last;
   }
 
   /** Closes the request: its changes become one revision with its line in the log. */
@@ -252,18 +301,19 @@ export class Writer {
     const revision = this.#state.revision + 1;
     this.#state = { ...this.#state, revision };
     this.#table.put(logKey(revision), encodeLog(this.#changes));
-    this.committed.push({ revision, events: this.#events });
+    this.committed.push({ revision, changes: this.#changes });
     this.#changes = [];
-    this.#events = [];
     return revision;
   }
 }
 
-function visitSteps(decided: Decided, visit: (step: Decided['steps'][number]) => void): void {
-  for (const step of decided.steps) {
-    if (step.type === 'decided') visitSteps(step.txn, visit);
-    else visit(step);
-  }
+function keyValue({ stored, record }: Standing): KeyValue | undefined {
+  return record && decodeVersion(keyOfLive(stored), record);
+}
+
+function hasNested(operations: readonly Operation[]): boolean {
+  for (const { type } of operations) if (type === 'txn') return true;
+  return false;
 }
 
 export function tombstone(key: Bytes, modRevision: Revision): KeyValue {
@@ -274,22 +324,22 @@ export function leaseNotFound(id: LeaseId): HoldfastError {
   return new HoldfastError('lease-not-found', `lease ${id.toString(16)} does not exist`);
 }
 
-/** A missing key has no value to compare; its numbers are all 0. */
-function holds(compare: Compare, kv: KeyValue | undefined): boolean {
-  if (compare.target === 'value') {
-    return kv !== undefined && satisfies(compareBytes(kv.value, compare.value), compare.result);
+/** Of a version as it is stored. A missing key has no value to compare; its numbers are all 0. */
+function holds(compare: Compare, record: Bytes | undefined): boolean {
+  switch (compare.target) {
+    case 'value': {
+      if (!record) return false;
+      return satisfies(compareBytes(valueOfVersion(record), compare.value), compare.result);
+    }
+    case 'lease': {
+      const lease = record ? leaseOfVersion(record) : 0n;
+      return satisfies(lease < compare.value ? -1 : lease > compare.value ? 1 : 0, compare.result);
+    }
+    default: {
+      const number = record ? NUMBERS[compare.target](record) : 0;
+      return satisfies(number - compare.value, compare.result);
+    }
   }
-  if (compare.target === 'lease') {
-    const lease = kv?.lease ?? 0n;
-    return satisfies(lease < compare.value ? -1 : lease > compare.value ? 1 : 0, compare.result);
-  }
-  return satisfies(numberOf(compare.target, kv) - compare.value, compare.result);
-}
-
-function numberOf(target: 'version' | 'create' | 'mod', kv: KeyValue | undefined): number {
-  if (!kv) return 0;
-  if (target === 'version') return kv.version;
-  return target === 'create' ? kv.createRevision : kv.modRevision;
 }
 
 function satisfies(order: number, result: Compare['result']): boolean {
