@@ -29,6 +29,16 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface TxnOptions extends CallOptions {
+  /**
+   * The transaction needs no revision for itself: an engine may carry it out in one step with others
+   * that say the same and touch none of its keys. Two creations could then have one create revision;
+   * so whoever goes by the order of several keys says this only if the transaction also compares or
+   * reads the range in which they stand.
+   */
+  readonly shareRevision?: boolean | undefined;
+}
+
 /** What an engine can do, as data. Each line says what follows for its users. */
 export interface Capabilities {
   /** A short name for messages: `memory`, `lmdb`, `etcd`, `postgres`. */
@@ -76,7 +86,7 @@ export interface Engine extends AsyncDisposable {
    * `key-not-found`, `value-provided`, `lease-provided`, `duplicate-key`, `too-many-operations`,
    * `request-too-large`, `key-too-large`, `no-space`.
    */
-  txn(request: TxnRequest, options?: CallOptions): Promise<TxnResult>;
+  txn(request: TxnRequest, options?: TxnOptions): Promise<TxnResult>;
 
   /** Tells changes from a revision on. Errors arrive while iterating; see `Watch`. */
   watch(request: WatchRequest, options?: CallOptions): Watch;

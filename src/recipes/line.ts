@@ -15,7 +15,7 @@
  * one is gone, that nobody else is left before it: the handover costs the same however long the
  * line is. Behind a foreign holder, who marks nothing, the line is read again.
  */
-import { type Bytes, binaryString } from '../base/bytes.ts';
+import { type Bytes, binaryString, equalBytes } from '../base/bytes.ts';
 import { HoldfastError } from '../model/errors.ts';
 import { prefixRange } from '../model/range.ts';
 import type {
@@ -87,6 +87,8 @@ export interface Entry {
   readonly wait: readonly Operation[];
   /** False: a taken line is left alone. */
   readonly join: boolean;
+  /** The claim's place matters among other lines too, as in the search for deadlocks. */
+  readonly placedAmongAll?: boolean | undefined;
 }
 
 /**
@@ -110,15 +112,21 @@ export async function enter(
     failure: [{ type: 'range', key }, newest],
   };
   const { engine } = line.session.authority;
+  // No other claim on this line can share the revision: the comparison covers the key.
+  const shareRevision = !entry.placedAmongAll && startsWith(key, line.prefix);
   let sent = 0;
   const answer = await line.session.call(() => {
     sent++;
-    return engine.txn({ compare: free, success: hold, failure: [join] });
+    return engine.txn({ compare: free, success: hold, failure: [join] }, { shareRevision });
   }, interruption);
   const doubtful = sent > 1;
   if (!answer.succeeded) return await joined(line, entry, answer, doubtful);
   const createRevision = answer.header.revision;
   return { key, createRevision, header: answer.header, first: true, before: undefined, doubtful };
+}
+
+function startsWith(key: Bytes, prefix: Bytes): boolean {
+  return equalBytes(key.subarray(0, prefix.length), prefix);
 }
 
 async function joined(

@@ -281,7 +281,13 @@ export class LockClaim {
   }
 
   #entry(join: boolean): Entry {
-    return { key: this.#key, hold: this.#writes(true), wait: this.#writes(false), join };
+    return {
+      key: this.#key,
+      hold: this.#writes(true),
+      wait: this.#writes(false),
+      join,
+      placedAmongAll: this.#owner !== undefined,
+    };
   }
 
   #writes(held: boolean): Operation[] {
@@ -304,11 +310,9 @@ export class LockClaim {
     const place = this.#place!;
     const deletes: Operation[] = [{ type: 'delete', key: this.#key }];
     if (this.#delayKey) deletes.push({ type: 'delete', key: this.#delayKey });
+    const compare = [isOurs(this.#key, place.createRevision)];
     await session.call(() =>
-      session.authority.engine.txn({
-        compare: [isOurs(this.#key, place.createRevision)],
-        success: deletes,
-      }),
+      session.authority.engine.txn({ compare, success: deletes }, { shareRevision: true }),
     );
     this.#forget(place.doubtful);
   }

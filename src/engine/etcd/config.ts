@@ -34,6 +34,13 @@ export interface EtcdOptions {
   readonly operationsMax?: number;
   /** The server's own limit on a request. @default 1.5 MiB */
   readonly requestBytesMax?: number;
+  /**
+   * Transactions that say they may share a revision, as those of locks do, go in one request with
+   * others while an answer is awaited. Not by default where the caller has rights: etcd before 3.4.42,
+   * 3.5.28 and 3.6.9 does not look at them in nested transactions.
+   * @default true without user and client certificate
+   */
+  readonly shareRevisions?: boolean;
 }
 
 export interface EtcdConfig extends EtcdOptions {

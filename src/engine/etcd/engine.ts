@@ -22,7 +22,9 @@ import {
 } from '../../model/lease.ts';
 import { ERA_MAX } from '../../model/token.ts';
 import type {
+  Compare,
   Header,
+  KeyValue,
   LeaseId,
   RangeRequest,
   RangeResult,
@@ -48,18 +50,30 @@ import {
   WatchService,
 } from '../../wire/messages/services.ts';
 import type { CallEffect } from '../../wire/messages/status.ts';
-import type { CallOptions, Capabilities, Engine, Operator, Status } from '../contract.ts';
+import type {
+  CallOptions,
+  Capabilities,
+  Engine,
+  Operator,
+  Status,
+  TxnOptions,
+} from '../contract.ts';
+import { bundle, unbundle } from './bundle.ts';
 import { Channel } from './channel.ts';
 import type { EtcdConfig } from './config.ts';
+import type { Footprint } from './footprint.ts';
 import { ERA_KEY, History } from './history.ts';
+import { Lane, type Travel } from './lane.ts';
 import { Renewals } from './renewals.ts';
-import { survey, tie } from './tied.ts';
+import { type Survey, survey, tie } from './tied.ts';
 import { versionWarning } from './versions.ts';
 import { refusedWatch } from './watch.ts';
 import { Watches } from './watches.ts';
 
 const REQUEST_BYTES_MAX = 1.5 * 2 ** 20;
 const OPERATIONS_MAX = 128;
+/** A third of what a server takes: a bundle is there to be quick, and its size is an estimate. */
+const BUNDLE_SHARE = 1 / 3;
 const WATCH_BYTES_MAX = 8 * 2 ** 20;
 /** etcd looks at its late watches ten times a second. */
 const COMPACT_REVISION_MS = 500;
@@ -74,6 +88,8 @@ export class EtcdEngine implements Engine {
   readonly #history: History;
   readonly #watches: Watches;
   readonly #renewals: Renewals;
+  /** Absent: every transaction is a request. */
+  readonly #lane: Lane | undefined;
   #closed = false;
 
   static async open(config: EtcdConfig): Promise<EtcdEngine> {
@@ -111,6 +127,16 @@ export class EtcdEngine implements Engine {
       // A grant may be wrapped in a transaction that holds it to the era; that costs one level.
       operationsMax: (config.operationsMax ?? OPERATIONS_MAX) - (history.keepsEra ? 0 : 1),
     };
+    if (!history.keepsEra && (config.shareRevisions ?? !hasRights(config))) {
+      this.#lane = new Lane({
+        clock,
+        operationsMax: config.operationsMax ?? OPERATIONS_MAX,
+        bytesMax: this.capabilities.requestBytesMax * BUNDLE_SHARE,
+        callTimeoutMs: channel.callTimeoutMs,
+        sendOne: (request, travel) => this.#sendOne(request, travel),
+        sendAll: (requests, footprints, travel) => this.#sendAll(requests, footprints, travel),
+      });
+    }
   }
 
   async range(request: RangeRequest, { signal }: CallOptions = {}): Promise<RangeResult> {
@@ -125,24 +151,15 @@ export class EtcdEngine implements Engine {
     return { ...rangeResultToModel(response), header };
   }
 
-  async txn(request: TxnRequest, { signal }: CallOptions = {}): Promise<TxnResult> {
+  async txn(
+    request: TxnRequest,
+    { signal, shareRevision = false }: TxnOptions = {},
+  ): Promise<TxnResult> {
     this.#enter(signal);
     checkTxn(request, this.capabilities);
-    const { attachesLease, writes, parts } = survey(request);
-    const effect = writes ? 'write' : 'read';
-    if (this.#history.keepsEra || !attachesLease) return this.#txn(request, effect, signal);
-    for (let attempt = 0; attempt < ERA_ATTEMPTS; attempt++) {
-      const { request: sent, untie } = tie(
-        request,
-        this.#history.eraUnchanged(),
-        parts,
-        this.capabilities.operationsMax,
-      );
-      const answer = untie(await this.#txn(sent, effect, signal));
-      if (!('lifted' in answer)) return answer;
-      this.#history.adoptEra(answer.lifted);
-    }
-    throw new HoldfastError('conflict', 'the era keeps being lifted; try again');
+    const found = survey(request);
+    if (this.#lane && shareRevision && found.writes) return this.#lane.submit(request, signal);
+    return this.#sendOne(request, { signal }, found);
   }
 
   watch(request: WatchRequest, { signal }: CallOptions = {}): Watch {
@@ -289,6 +306,7 @@ export class EtcdEngine implements Engine {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#lane?.close(closedError());
     this.#watches.close();
     this.#renewals.close();
     this.#channel.close();
@@ -310,16 +328,49 @@ export class EtcdEngine implements Engine {
     return this.#history.regressed;
   }
 
-  async #txn(
+  async #sendOne(
     request: TxnRequest,
-    effect: CallEffect,
-    signal: AbortSignal | undefined,
+    travel: Partial<Travel>,
+    { attachesLease, writes, parts }: Survey = survey(request),
   ): Promise<TxnResult> {
-    const moment = this.#enter(signal);
-    const response = await this.#channel.unary(KVService.Txn, txnToWire(request), {
-      effect,
-      signal,
+    const effect = writes ? 'write' : 'read';
+    if (this.#history.keepsEra || !attachesLease) return this.#txn(request, effect, travel);
+    const { operationsMax } = this.capabilities;
+    return this.#inEra(async (era) => {
+      const { request: sent, untie } = tie(request, era, parts, operationsMax);
+      return untie(await this.#txn(sent, effect, travel));
     });
+  }
+
+  async #sendAll(
+    requests: readonly TxnRequest[],
+    footprints: readonly Footprint[],
+    travel: Travel,
+  ): Promise<readonly TxnResult[]> {
+    const put = footprints.find((one) => one.put !== undefined)?.put;
+    const attachesLease = requests.some((request) => survey(request).attachesLease);
+    return this.#inEra(async (era) => {
+      const binding = { era: attachesLease ? era : undefined, put };
+      return unbundle(await this.#txn(bundle(requests, binding), 'write', travel), binding);
+    });
+  }
+
+  /** Sends what holds only in the present era, again if somebody lifted it meanwhile. */
+  async #inEra<T extends object>(
+    send: (era: Compare) => Promise<T | { readonly lifted: KeyValue | undefined }>,
+  ): Promise<T> {
+    for (let attempt = 0; attempt < ERA_ATTEMPTS; attempt++) {
+      const answer = await send(this.#history.eraUnchanged());
+      if (!('lifted' in answer)) return answer;
+      this.#history.adoptEra(answer.lifted);
+    }
+    throw new HoldfastError('conflict', 'the era keeps being lifted; try again');
+  }
+
+  async #txn(request: TxnRequest, effect: CallEffect, travel: Partial<Travel>): Promise<TxnResult> {
+    const moment = this.#enter(travel.signal);
+    const wire = txnToWire(request);
+    const response = await this.#channel.unary(KVService.Txn, wire, { effect, ...travel });
     const header = this.#history.confirm(response.header, moment);
     return { ...txnResultToModel(response), header };
   }
@@ -347,7 +398,7 @@ export class EtcdEngine implements Engine {
           success: [{ type: 'put', key: ERA_KEY, value: utf8(String(era)) }],
         },
         'write',
-        signal,
+        { signal },
       );
       await this.#readEra();
       if (result.succeeded) return { revision: result.header.revision, era: this.#history.era };
@@ -385,6 +436,11 @@ export class EtcdEngine implements Engine {
       call.cancel();
     }
   }
+}
+
+/** Somebody the server knows by name, and may refuse. */
+function hasRights({ user, tls }: EtcdConfig): boolean {
+  return user !== undefined || tls?.cert !== undefined || tls?.pfx !== undefined;
 }
 
 const ALARMS: readonly (Status['alarms'][number] | undefined)[] = [

@@ -45,7 +45,7 @@ export function survey(request: TxnRequest, into?: Survey): Survey {
 
 /** What tying adds: two comparisons, two operations. */
 const TIE_PARTS = 4;
-const READ_ERA = { type: 'range', key: ERA_KEY } as const;
+export const READ_ERA = { type: 'range', key: ERA_KEY } as const;
 
 export interface Tie {
   readonly request: TxnRequest;
@@ -86,6 +86,6 @@ function tieWhole(request: TxnRequest, era: Compare): Tie {
   };
 }
 
-function eraIn(result: OperationResult | undefined): KeyValue | undefined {
+export function eraIn(result: OperationResult | undefined): KeyValue | undefined {
   return result?.type === 'range' ? result.kvs[0] : undefined;
 }
