@@ -10,6 +10,8 @@ import { demandsOf, Gate, type Identity } from './access/gate.ts';
 import { AccessStore } from './access/store.ts';
 import type { Tokens } from './access/tokens.ts';
 import { NO_ACCESS_CONTROL } from './access/users.ts';
+import { Departure } from './departure.ts';
+import { SealKeys } from './sealing/keys.ts';
 import type { TenantLimits } from './tenants/meter.ts';
 import { Tenants } from './tenants/tenants.ts';
 
@@ -27,7 +29,13 @@ export interface BackendOptions {
   /** Nobody is asked who he is. */
   readonly trusted?: boolean;
   readonly passwordLengthMin?: number | undefined;
+  /** A key signs sealed tokens for so long. @default 30 days */
+  readonly sealRotateMs?: number | undefined;
+  /** Told that another key signs them. */
+  readonly onSealKey?: ((keyId: string) => void) | undefined;
 }
+
+const SEAL_ROTATE_MS = 30 * 86_400_000;
 
 /** One request on its way: who asks, until when, and over which connection. */
 export interface Call {
@@ -48,7 +56,10 @@ export class Backend {
   readonly access: AccessStore;
   readonly gate: Gate;
   readonly tenants: Tenants;
+  readonly sealKeys: SealKeys;
   readonly wire: WireIdentity;
+  /** For calls that wait for what others do. */
+  readonly departure: Departure = new Departure();
   /** The newest header that went out; its era is that of everything said now. */
   lastHeader: Header = { revision: 0, era: 0 };
   readonly #accessListeners = new Set<() => void>();
@@ -69,6 +80,12 @@ export class Backend {
       for (const listener of this.#accessListeners) listener();
     });
     this.tenants = new Tenants(options.engine, options.clock, options.tenantLimits);
+    this.sealKeys = new SealKeys({
+      engine: options.engine,
+      clock: options.clock,
+      rotateEveryMs: options.sealRotateMs ?? SEAL_ROTATE_MS,
+      onRotate: options.onSealKey ?? (() => {}),
+    });
   }
 
   get engine(): Engine {

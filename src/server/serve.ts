@@ -126,6 +126,7 @@ class Running implements RunningServer {
   readonly #callers: Callers;
   readonly #following = new AbortController();
   #http2: Http2Server | undefined;
+  #http1: HttpServer | undefined;
   #stop: () => void = () => {};
 
   constructor(options: ServeOptions, backend: Backend, clock: Clock, tokens: Tokens, log: Log) {
@@ -168,6 +169,7 @@ class Running implements RunningServer {
         seconds.observe(took, { method: path });
       },
     });
+    this.#http1 = this.#plainHttp(handlers, messageBytesMax);
     const { path, host, port = DEFAULT_PORT } = options.listen ?? {};
     this.#http2 = await listen({
       ...(path === undefined ? { port, ...(host ? { host } : {}) } : { path }),
@@ -179,7 +181,7 @@ class Running implements RunningServer {
       ...(options.silent ? { detached: true } : {}),
       clock: this.#clock,
       accept: (session) => grpc.accept(session),
-      http1: this.#http1(handlers, messageBytesMax),
+      http1: this.#http1,
       onHandlerError: (error) => this.#fault(error),
     }).catch((error: unknown) => {
       throw startError(error, this.#options);
@@ -207,17 +209,27 @@ class Running implements RunningServer {
 
   async drain(graceMs: number): Promise<void> {
     this.#readiness.set(false);
-    this.#following.abort();
     this.#log('info', 'draining', { connections: this.#http2?.connections ?? 0 });
-    await this.#http2?.drain(graceMs);
-    this.#stop();
-    await this.backend.tenants.close();
+    // Who watches our health hears of it before that watch ends, too.
+    await new Promise((resolve) => setImmediate(resolve));
+    // First of all connections are told: who comes back at once must not come to us.
+    const gone = this.#http2?.drain(graceMs);
+    this.backend.departure.begin();
+    this.#http1?.close();
+    await gone;
+    await this.#end();
   }
 
   async close(): Promise<void> {
     this.#readiness.set(false);
-    this.#following.abort();
+    this.backend.departure.begin();
+    this.#http1?.close();
     await this.#http2?.close();
+    await this.#end();
+  }
+
+  async #end(): Promise<void> {
+    this.#following.abort();
     this.#stop();
     await this.backend.tenants.close();
   }
@@ -226,7 +238,7 @@ class Running implements RunningServer {
     return this.drain(CLOSE_GRACE_MS);
   }
 
-  #http1(handlers: ReturnType<typeof services>, messageBytesMax: number): HttpServer {
+  #plainHttp(handlers: ReturnType<typeof services>, messageBytesMax: number): HttpServer {
     const gateway = new Gateway({
       clock: this.#clock,
       handlers,
@@ -247,8 +259,14 @@ class Running implements RunningServer {
     });
     // A body may stream for as long as a watch lives; headers may not.
     const times = { headersTimeout: HTTP_HEADERS_MS, requestTimeout: 0 };
+    const { departure } = this.backend;
     const server = createServer(times, (request, response) => {
       response.on('error', () => {});
+      if (departure.begun) response.setHeader('connection', 'close');
+      // A connection that this answer has left idle is closed with the others.
+      response.once('close', () => {
+        if (departure.begun) setImmediate(() => server.closeIdleConnections());
+      });
       endpoints.handle(request, response).catch((error: unknown) => {
         this.#fault(error);
         response.destroy();

@@ -1,8 +1,10 @@
 /** gRPC's own health service: the empty name is the whole server. */
+import { abortable } from '../../base/abort.ts';
 import { type Deferred, deferred } from '../../base/deferred.ts';
 import { ServingStatus as Serving } from '../../wire/messages/gen/health.ts';
 import { HealthService, METHODS } from '../../wire/messages/services.ts';
 import { NOT_FOUND, plainRpcError } from '../../wire/messages/status.ts';
+import type { Departure } from '../departure.ts';
 import { type Handler, only, stream, unary } from './service.ts';
 
 /** Whether the server takes requests, and a way to hear when that changes. */
@@ -28,7 +30,7 @@ export class Readiness {
 
 const SERVICES = new Set(['', ...METHODS.map((method) => method.service)]);
 
-export function healthService(readiness: Readiness): Handler[] {
+export function healthService(readiness: Readiness, departure: Departure): Handler[] {
   const status = (service: string): number => {
     if (!SERVICES.has(service)) return Serving.SERVICE_UNKNOWN;
     return readiness.ready ? Serving.SERVING : Serving.NOT_SERVING;
@@ -42,12 +44,15 @@ export function healthService(readiness: Readiness): Handler[] {
     }),
     stream(HealthService.Watch, async function* (requests, call) {
       const { service } = await only(requests);
-      const aborted = new Promise<void>((resolve) => {
-        call.signal.addEventListener('abort', () => resolve(), { once: true });
-      });
-      while (!call.signal.aborted) {
-        yield { status: status(service) };
-        await Promise.race([readiness.changed(), aborted]);
+      const over = departure.link(call.signal);
+      try {
+        for (;;) {
+          const changed = readiness.changed();
+          yield { status: status(service) };
+          await abortable(changed, over.signal);
+        }
+      } finally {
+        over.unlink();
       }
     }),
   ];

@@ -22,7 +22,7 @@ export function services(backend: Backend, readiness: Readiness): ReadonlyMap<st
     ...authService(backend),
     ...lockService(backend),
     ...electionService(backend),
-    ...healthService(readiness),
+    ...healthService(readiness, backend.departure),
     ...authorityService(backend),
   ];
   const table = new Map(handlers.map((handler) => [handler.method.path, handler]));

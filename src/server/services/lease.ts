@@ -72,14 +72,18 @@ async function* keepAlives(
   requests: AsyncIterable<LeaseKeepAliveRequest>,
   call: Call,
 ): AsyncGenerator<LeaseKeepAliveResponseInit> {
-  for await (const { ID } of requests) yield await keepAlive(backend, ID, call);
+  for await (const { ID } of backend.departure.whileHere(requests, call.signal)) {
+    yield await keepAlive(backend, ID, call);
+  }
 }
 
-async function framedKeepAlives(backend: Backend, frames: StreamCall, call: Call): Promise<void> {
-  for await (const { ID } of frames.requests<LeaseKeepAliveRequest>()) {
-    const answer = keepAliveAtOnce(backend, ID, call) ?? (await keepAlive(backend, ID, call));
-    if (!frames.send(answer)) await frames.drained();
-  }
+function framedKeepAlives(backend: Backend, frames: StreamCall, call: Call): Promise<void> {
+  return backend.departure.during(call.signal, async () => {
+    for await (const { ID } of frames.requests<LeaseKeepAliveRequest>()) {
+      const answer = keepAliveAtOnce(backend, ID, call) ?? (await keepAlive(backend, ID, call));
+      if (!frames.send(answer)) await frames.drained();
+    }
+  });
 }
 
 /** Where nobody has to be asked and nothing waited for, which is nearly always. */

@@ -11,7 +11,7 @@ import { HoldfastError } from '../../model/errors.ts';
 import type { LeaseId } from '../../model/transaction.ts';
 import type { LeaderKey as WireLeaderKey } from '../../wire/messages/gen/election.ts';
 import { ElectionService, LockService } from '../../wire/messages/services.ts';
-import { plainRpcError, statusOf, UNKNOWN } from '../../wire/messages/status.ts';
+import { plainRpcError, statusOf, UNAVAILABLE, UNKNOWN } from '../../wire/messages/status.ts';
 import type { Backend, Call } from '../backend.ts';
 import * as elections from './elections.ts';
 import { linePrefix } from './line.ts';
@@ -26,7 +26,9 @@ export function lockService(backend: Backend): Handler[] {
         mayStandIn(backend, name, call);
         const id = lease || (await connectionLease(backend, call));
         await backend.leaseKeys(id, 'write', call);
-        const { key, header } = await elections.lock(backend.view(call), name, id, call.signal);
+        const { key, header } = await inLine(backend, call, (over) =>
+          elections.lock(backend.view(call), name, id, over),
+        );
         return { header: backend.header(header), key };
       }),
     ),
@@ -54,7 +56,9 @@ export function electionService(backend: Backend): Handler[] {
         const id = lease || (await connectionLease(backend, call));
         await backend.leaseKeys(id, 'write', call);
         const request = { name, lease: id, value };
-        const won = await elections.campaign(backend.view(call), request, call.signal);
+        const won = await inLine(backend, call, (over) =>
+          elections.campaign(backend.view(call), request, over),
+        );
         return { header: backend.header(won.header), leader: won.leader };
       }),
     ),
@@ -81,8 +85,17 @@ export function electionService(backend: Backend): Handler[] {
     stream(ElectionService.Observe, async function* (requests, call) {
       const { name } = await only(requests);
       mayRead(backend, name, call);
-      for await (const { header, kv } of elections.observe(backend.view(call), name, call.signal)) {
-        yield { header: backend.header(header), kv };
+      const over = backend.departure.link(call.signal);
+      try {
+        for await (const { header, kv } of elections.observe(
+          backend.view(call),
+          name,
+          over.signal,
+        )) {
+          yield { header: backend.header(header), kv };
+        }
+      } finally {
+        over.unlink();
       }
     }),
   ];
@@ -108,13 +121,34 @@ function lineEnd(name: Uint8Array): Uint8Array {
   return end;
 }
 
-/** Every refusal of these services has the code for "unknown"; clients read the text. */
+/**
+ * Every refusal of these services has the code for "unknown"; clients read the text. Only what may
+ * be tried again elsewhere says so.
+ */
 async function plainly<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    const { message } = statusOf(error);
-    throw plainRpcError(UNKNOWN, message, HoldfastError.from(error).code);
+    const { code, message } = statusOf(error);
+    const said = code === UNAVAILABLE ? UNAVAILABLE : UNKNOWN;
+    throw plainRpcError(said, message, HoldfastError.from(error).code);
+  }
+}
+
+/**
+ * Waiting for one's turn, until the server leaves. The claim stays where it is: who comes back with
+ * the same lease, to whichever server, finds its place again.
+ */
+async function inLine<T>(
+  backend: Backend,
+  call: Call,
+  wait: (over: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const over = backend.departure.link(call.signal);
+  try {
+    return await wait(over.signal);
+  } finally {
+    over.unlink();
   }
 }
 

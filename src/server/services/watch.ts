@@ -53,17 +53,19 @@ async function* objects(
 ): AsyncGenerator<WatchResponseInit> {
   const outbox = new Outbox<WatchResponseInit>(OUTBOX_MESSAGES);
   const watches = new WatchStream(backend, call, new ObjectOutlet(backend, outbox));
-  const reading = watches.read(requests).catch((error: unknown) => outbox.end(error));
+  // Not waited for at the end: a client may leave its side open for as long as it likes.
+  watches.read(requests).catch((error: unknown) => outbox.end(error));
+  const stay = backend.departure.onLeave((reason) => outbox.end(reason));
   try {
     yield* outbox;
   } finally {
+    stay();
     outbox.end();
     await watches.close();
-    await reading;
   }
 }
 
-/** Watches go on after the client's last request, until it ends the call. */
+/** Watches go on after the client's last request, until it ends the call or the server leaves. */
 async function framed(
   backend: Backend,
   frames: StreamCall,
@@ -72,8 +74,10 @@ async function framed(
 ): Promise<void> {
   const watches = new WatchStream(backend, call, new FramedOutlet(frames, encoder));
   try {
-    await watches.read(frames.requests<WatchRequest>());
-    await abortable(new Promise(() => {}), call.signal);
+    await backend.departure.during(call.signal, async (over) => {
+      await watches.read(frames.requests<WatchRequest>());
+      await abortable(new Promise(() => {}), over);
+    });
   } finally {
     await watches.close();
   }
