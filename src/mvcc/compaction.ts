@@ -3,17 +3,16 @@
  * in small steps, so that no commit grows long. What is left of the log is its own progress record:
  * after a restart the removal goes on where it stopped.
  */
-import type { Bytes } from '../base/bytes.ts';
 import type { Revision } from '../model/transaction.ts';
-import { LOG_START, logKey } from './layout.ts';
+import { LOG_START, logKey, revisionOfLog } from './layout.ts';
 import type { Table, TableReader } from './table.ts';
 
-/** Log records removed in one step. */
-const STEP_RECORDS = 1_000;
+/** Revisions removed in one step. */
+const STEP_REVISIONS = 5_000;
 
 /** Whether records before the bound wait to be removed. */
 export function compactionPending(table: TableReader, bound: Revision): boolean {
-  return first(table, bound, 1).length > 0;
+  return first(table, bound) !== undefined;
 }
 
 /**
@@ -21,16 +20,18 @@ export function compactionPending(table: TableReader, bound: Revision): boolean 
  * record of the bound itself stays, since a watch may start there.
  */
 export function compactStep(table: Table, bound: Revision): boolean {
-  const doomed = first(table, bound, STEP_RECORDS);
-  for (const key of doomed) table.remove(key);
-  return doomed.length < STEP_RECORDS;
+  const begin = first(table, bound);
+  if (begin === undefined) return true;
+  const end = Math.min(bound, begin + STEP_REVISIONS);
+  table.cut(LOG_START, logKey(end));
+  return end === bound;
 }
 
-function first(table: TableReader, bound: Revision, count: number): Bytes[] {
-  const found: Bytes[] = [];
+function first(table: TableReader, bound: Revision): Revision | undefined {
+  let found: Revision | undefined;
   table.scan(LOG_START, logKey(bound), (stored) => {
-    found.push(stored);
-    return found.length < count;
+    found = revisionOfLog(stored);
+    return false;
   });
   return found;
 }

@@ -437,5 +437,6 @@ function readOnlyTable(reader: TableReader): Table {
     scan: (...args) => reader.scan(...args),
     put: refuse,
     remove: refuse,
+    cut: refuse,
   };
 }

@@ -32,6 +32,8 @@ export interface Table extends TableReader {
   put(key: Bytes, value: Bytes): void;
   /** Removing what is not there is no error. */
   remove(key: Bytes): void;
+  /** Removes every key `start <= key < end`. */
+  cut(start: Bytes, end: Bytes): void;
 }
 
 /**

@@ -1,10 +1,7 @@
 /**
- * One commit from the inside: the table that the works of a batch change, in the open write
- * transaction of LMDB.
- *
- * LMDB's asynchronous transactions cannot be rolled back by an exception, so the batch remembers
- * what it overwrote and can put it back. It also keeps the account of the head record: number of
- * records, sum of checksums, and the digest of everything written.
+ * One commit of the tree from the inside: the table that is changed in the open write transaction
+ * of LMDB. It keeps the account of the head record: number of records, sum of checksums, and the
+ * digest of everything written.
  */
 import { type Bytes, compareBytes, equalBytes, putUint32 } from '../../base/bytes.ts';
 import { crc32c } from '../../base/checksum.ts';
@@ -15,12 +12,6 @@ import { readSealed, type Sealed, scanRecords } from './reader.ts';
 
 /** Marks a removal in the digest, so that it cannot look like a put. */
 const REMOVAL = 0x72656d6f;
-
-interface Undo {
-  readonly key: Bytes;
-  /** Undefined: there was none. */
-  readonly former: Sealed | undefined;
-}
 
 /** What outlives one batch: buffers, and the upper bound of each section of the table. */
 export interface Workspace {
@@ -44,10 +35,8 @@ export function makeWorkspace(): Workspace {
 export class Batch implements Table {
   readonly #native: Native;
   readonly #workspace: Workspace;
-  #undo: Undo[] = [];
   /** What was read last: the rules read a key before they write it. */
   #read: { readonly key: Bytes; readonly former: Sealed | undefined } | undefined;
-  #open = true;
   #digestLength = 0;
   #records: number;
   #sum: number;
@@ -57,10 +46,6 @@ export class Batch implements Table {
     this.#workspace = workspace;
     this.#records = before.records;
     this.#sum = before.sum;
-  }
-
-  get changed(): boolean {
-    return this.#undo.length > 0;
   }
 
   get records(): number {
@@ -77,7 +62,6 @@ export class Batch implements Table {
   }
 
   get(key: Bytes): Bytes | undefined {
-    this.#ensureOpen();
     if (key.length === 0 || key[0] === 0) return undefined;
     const former = readSealed(this.#native, key);
     this.#read = { key: key.slice(), former };
@@ -90,54 +74,36 @@ export class Batch implements Table {
     visit: (key: Bytes, value: Bytes) => boolean,
     options?: ScanOptions,
   ): void {
-    this.#ensureOpen();
     scanRecords(this.#native, start, end, visit, options);
   }
 
   put(key: Bytes, value: Bytes): void {
-    this.#ensureOpen();
     ensureTableKey(key);
     const former = this.#former(key);
     const checksum = recordChecksum(key, value);
     this.#native.putSync(key, this.#stored(value, checksum));
-    this.#undo.push({ key, former });
     if (former) this.#sum -= former.checksum;
     else this.#records++;
     this.#account(checksum);
   }
 
   remove(key: Bytes): void {
-    this.#ensureOpen();
     ensureTableKey(key);
     const former = this.#former(key);
     if (!former) return;
     this.#native.removeSync(key);
-    this.#undo.push({ key, former });
     this.#records--;
     this.#sum -= former.checksum;
     this.#account(0, crc32c(key, REMOVAL));
   }
 
-  /** Ends the works' access; what they kept of the table is of no use to them any more. */
-  seal(): void {
-    this.#open = false;
-  }
-
-  /** Puts everything back as it was. */
-  undo(before: { records: number; sum: number }): void {
-    for (const { key, former } of this.#undo.reverse()) {
-      if (former) this.#native.putSync(key, this.#stored(former.value, former.checksum));
-      else this.#native.removeSync(key);
-    }
-    this.#undo = [];
-    this.#digestLength = 0;
-    this.#records = before.records;
-    this.#sum = before.sum;
-    this.#open = false;
-  }
-
-  #ensureOpen(): void {
-    if (!this.#open) throw new Error('a table is only open while its work runs');
+  cut(start: Bytes, end: Bytes): void {
+    const doomed: Bytes[] = [];
+    this.scan(start, end, (key) => {
+      doomed.push(key);
+      return true;
+    });
+    for (const key of doomed) this.remove(key);
   }
 
   /** The record as it is now; nothing when the key is certainly or really new. */

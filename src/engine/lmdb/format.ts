@@ -55,9 +55,23 @@ export interface Head {
   readonly chain: Bytes;
   readonly records: number;
   readonly sum: number;
+  readonly journal: JournalMark;
 }
 
-const HEAD_BYTES = 8 + 2 + 16 + 6 + 6 + CHAIN_BYTES + 6 + 6;
+/** Where the journal goes on from what the tree holds. */
+export interface JournalMark {
+  /** The owner's who writes or wrote it. */
+  readonly epoch: number;
+  /** The first segment with something that the tree does not hold; 0: there is no journal. */
+  readonly segment: number;
+  /** What the first batch there must be: its number, and the checksum of the head before it. */
+  readonly sequence: number;
+  readonly previous: number;
+}
+
+export const NO_JOURNAL: JournalMark = { epoch: 0, segment: 0, sequence: 0, previous: 0 };
+
+const HEAD_BYTES = 8 + 2 + 16 + 6 + 6 + CHAIN_BYTES + 6 + 6 + 6 + 6 + 6 + 4;
 
 export function encodeHead(head: Head): Bytes {
   const out = new Uint8Array(HEAD_BYTES);
@@ -70,6 +84,10 @@ export function encodeHead(head: Head): Bytes {
   out.set(head.chain, 38);
   putUint48(out, 54, head.records);
   putUint48(out, 60, head.sum);
+  putUint48(out, 66, head.journal.epoch);
+  putUint48(out, 72, head.journal.segment);
+  putUint48(out, 78, head.journal.sequence);
+  putUint32(out, 84, head.journal.previous);
   return out;
 }
 
@@ -97,6 +115,12 @@ export function decodeHead(bytes: Bytes): Head {
     chain: bytes.slice(38, 38 + CHAIN_BYTES),
     records: getUint48(bytes, 54),
     sum: getUint48(bytes, 60),
+    journal: {
+      epoch: getUint48(bytes, 66),
+      segment: getUint48(bytes, 72),
+      sequence: getUint48(bytes, 78),
+      previous: getUint32(bytes, 84),
+    },
   };
 }
 

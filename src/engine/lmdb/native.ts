@@ -10,8 +10,6 @@
  */
 import { open as openLmdb } from 'lmdb';
 import type { Bytes } from '../../base/bytes.ts';
-import type { Clock } from '../../base/clock.ts';
-import { systemClock } from '../../base/system.ts';
 
 export interface ReadTransaction {
   done(): void;
@@ -47,7 +45,8 @@ export interface Native {
   /** Inside a transaction: writes at once, and the value's buffer is free again afterwards. */
   putSync(key: Bytes, value: Bytes): boolean;
   removeSync(key: Bytes): boolean;
-  transaction<T>(work: () => T): Promise<T>;
+  /** An exception aborts it. Commits and syncs before it returns. */
+  transactionSync<T>(work: () => T): T;
   getWriteTxnId(): number;
   useReadTransaction(): ReadTransaction;
   resetReadTxn(): void;
@@ -86,22 +85,6 @@ export function openNative(directory: string): Native {
     }
   }
   throw failure;
-}
-
-/** How long to wait for the reason of a failed commit; it comes in the same turn in practice. */
-const REASON_MS = 1_000;
-
-/** The reason behind a failed commit, which the package delivers on a second promise. */
-export function commitFailure(error: unknown, clock: Clock = systemClock): Promise<unknown> {
-  const late = (error as { commitError?: Promise<unknown> }).commitError;
-  if (!late) return Promise.resolve(error);
-  return new Promise((resolve) => {
-    const cancel = clock.wakeAt(clock.now() + REASON_MS, () => resolve(error));
-    late.catch((reason: unknown) => {
-      cancel();
-      resolve(reason);
-    });
-  });
 }
 
 /** A view of the first bytes of `scratch` that the package takes without asking for its address. */

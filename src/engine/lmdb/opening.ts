@@ -17,12 +17,21 @@ import {
   syncDirectory,
   writeEra,
 } from './directory.ts';
-import { EMPTY_CHAIN, FORMAT_VERSION, type Head, type OwnerRecord, ownerText } from './format.ts';
+import {
+  EMPTY_CHAIN,
+  FORMAT_VERSION,
+  type Head,
+  NO_JOURNAL,
+  type OwnerRecord,
+  ownerText,
+} from './format.ts';
+import { recover, type SegmentRooms } from './journal.ts';
 import { type Native, openNative } from './native.ts';
 import { isAlive, listenAsOwner, type OwnerSocket, sweepSockets } from './owner.ts';
 import { PageFile, truncated } from './pages.ts';
 import { complete, type Inspection, inspect, scrubNow, withDataFile } from './scrub.ts';
 import { LmdbStore } from './store.ts';
+import { Tree } from './tree.ts';
 
 export interface StoreOptions extends Partial<DirectoryOptions> {
   /**
@@ -30,6 +39,8 @@ export interface StoreOptions extends Partial<DirectoryOptions> {
    * heads and branch pages checked, and the rest while they already serve.
    */
   readonly scrubBytesAtStart?: number;
+  /** How large the segments of the journal are. */
+  readonly journal?: SegmentRooms;
 }
 
 export const SCRUB_BYTES_AT_START: number = 64 * 2 ** 20;
@@ -37,6 +48,7 @@ export const SCRUB_BYTES_AT_START: number = 64 * 2 ** 20;
 export interface OpenedStore {
   readonly path: string;
   readonly store: LmdbStore;
+  readonly tree: Tree;
   readonly native: Native;
   readonly owner: OwnerSocket;
   /** False: the leaves have still to be scrubbed. */
@@ -103,11 +115,12 @@ async function attemptToOpen(path: string, options: StoreOptions): Promise<Opene
   let native: Native | undefined;
   try {
     native = openNative(path);
-    const store = await LmdbStore.claim(native, seen?.head, freshHead(), owner.record);
+    const tree = Tree.claim(native, seen?.head, freshHead(), owner.record);
     syncDirectory(path);
     writeEra(path, 0);
     sweepSockets(path, owner.record.socket);
-    return opened(path, store, native, owner, scrubbed);
+    const store = await LmdbStore.open({ path, tree, rooms: options.journal });
+    return opened(path, { store, tree, native, owner, scrubbed });
   } catch (error) {
     await native?.close();
     await owner.close();
@@ -115,24 +128,16 @@ async function attemptToOpen(path: string, options: StoreOptions): Promise<Opene
   }
 }
 
-function opened(
-  path: string,
-  store: LmdbStore,
-  native: Native,
-  owner: OwnerSocket,
-  scrubbed: boolean,
-): OpenedStore {
+function opened(path: string, parts: Omit<OpenedStore, 'path' | 'close'>): OpenedStore {
+  const { store, owner } = parts;
   let closing: Promise<void> | undefined;
   const close = async (): Promise<void> => {
     await store.close();
     await owner.close();
   };
   return {
+    ...parts,
     path,
-    store,
-    native,
-    owner,
-    scrubbed,
     close: () => {
       closing ??= close();
       return closing;
@@ -177,6 +182,7 @@ function freshHead(): Head {
     chain: EMPTY_CHAIN,
     records: 0,
     sum: 0,
+    journal: NO_JOURNAL,
   };
 }
 
@@ -199,6 +205,7 @@ export async function verifyStore(path: string): Promise<VerifiedStore> {
   const summary = withDataFile(join(path, DATA_FILE), (fd) =>
     scrubNow(new PageFile(fd, seen.bytes, seen.pageSize, false), seen, true),
   );
+  const { segments, batches } = recover(path, seen.head);
   return {
     formatVersion: seen.head.formatVersion,
     commits: seen.head.sequence,
@@ -207,6 +214,8 @@ export async function verifyStore(path: string): Promise<VerifiedStore> {
     freeBytes: summary.freePages * seen.pageSize,
     lostBytes: summary.lostPages * seen.pageSize,
     unfinished: seen.unfinished,
+    journalSegments: segments,
+    journalBatches: batches.length,
   };
 }
 
@@ -220,4 +229,7 @@ export interface VerifiedStore {
   readonly lostBytes: number;
   /** The last commit was interrupted at its root; the next start completes it. */
   readonly unfinished: boolean;
+  /** What the next start folds into the data file; a store that was closed has no journal. */
+  readonly journalSegments: number;
+  readonly journalBatches: number;
 }

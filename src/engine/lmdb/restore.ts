@@ -23,7 +23,7 @@ import {
 } from './directory.ts';
 import { type OpenedStore, openStore } from './opening.ts';
 import { livingSockets } from './owner.ts';
-import type { LmdbStore } from './store.ts';
+import type { Tree } from './tree.ts';
 
 export interface RestoreOptions {
   /** The new era is at least this; for a directory that cannot know what others issued. */
@@ -115,7 +115,7 @@ async function build(
 ): Promise<{ state: State; records: number }> {
   const opened = await openStore(building, { create: true, allowFuse: true });
   try {
-    const { found, records } = await load(backup, opened.store);
+    const { found, records } = await load(backup, opened.tree);
     const era = Math.max(found.era, eraKnown) + 1;
     if (era > ERA_MAX) {
       throw new HoldfastError('invalid-argument', `there is no era after ${ERA_MAX}`);
@@ -131,7 +131,7 @@ async function build(
 /** Writes as it reads; the whole is of use only after the stream's end has been verified. */
 async function load(
   backup: AsyncIterable<Bytes> | Iterable<Bytes>,
-  store: LmdbStore,
+  tree: Tree,
 ): Promise<{ found: State; records: number }> {
   const reader = readBackup(backup);
   let records = 0;
@@ -140,7 +140,7 @@ async function load(
     if (step.done) return { found: step.value, records };
     const entries = step.value;
     records += entries.length;
-    await store.commit((table) => putAll(table, entries));
+    tree.fold((table) => putAll(table, entries), tree.head.journal);
   }
 }
 

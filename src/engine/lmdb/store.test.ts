@@ -207,8 +207,8 @@ describe('a commit that cannot be', () => {
     const { store, native } = opened;
     await store.commit((table) => table.put(utf8('a'), utf8('1')));
     // What another process would do: write behind our back.
-    await native.transaction(() => native.putSync(utf8('x'), utf8('y')));
-    await native.transaction(() => native.removeSync(HEAD_KEY));
+    native.transactionSync(() => native.putSync(utf8('x'), utf8('y')));
+    native.transactionSync(() => native.removeSync(HEAD_KEY));
     await expect(store.commit((table) => table.put(utf8('a'), utf8('2')))).rejects.toMatchObject({
       code: 'storage-failed',
     });
@@ -227,8 +227,8 @@ describe('a commit that cannot be', () => {
 
   it('reports a record that does not match its checksum instead of its bytes', async () => {
     const { store, native } = opened;
-    await store.commit((table) => table.put(utf8('a'), utf8('1')));
-    await native.transaction(() => native.putSync(utf8('a'), utf8('wrong')));
+    await store.commit((table) => table.put(utf8('b'), utf8('1')));
+    native.transactionSync(() => native.putSync(utf8('a'), utf8('wrong')));
     expect(() => store.committed.get(utf8('a'))).toThrow(
       expect.objectContaining({ code: 'corrupt' }),
     );

@@ -1,35 +1,32 @@
 /**
- * The durable table: one writer, many works per commit, nothing visible before it is on the disk.
+ * The durable store: a journal in front of a tree, one writer, many works per batch.
  *
- * Works queue up while a commit is under way; the next LMDB transaction evaluates all of them in
- * order, so one sync pays for all. A commit that fails finishes the store: a sync that failed once
- * may report success the next time although the pages are lost, so it is never tried again.
+ * Works queue up while a batch is under way; the next batch evaluates all of them in order, writes
+ * what they changed to the journal, and one sync pays for all. Only then is the batch shown and
+ * answered. What is in the journal stands in layers in memory, above the tree; a thread folds full
+ * segments into the tree meanwhile.
  *
- * Every commit first reads the head record inside its write transaction. If the owner epoch or the
- * sequence is not the one this process left there, another process has claimed the directory and
- * this one is fenced out: the store's own rule is the one it offers its users.
+ * A batch is acknowledged only if the store is still ours *after* its sync. Whoever takes over
+ * claims first and reads the journal then: so either he reads the batch, or we see his claim and
+ * acknowledge nothing.
+ *
+ * A write or sync that failed finishes the store: a sync that failed once may report success the
+ * next time although the pages are lost, so it is never tried again.
  */
-import { createHash } from 'node:crypto';
 import type { Bytes } from '../../base/bytes.ts';
-import { HoldfastError } from '../../model/errors.ts';
+import type { HoldfastError } from '../../model/errors.ts';
 import type { Store, Table, TableReader } from '../../mvcc/table.ts';
-import { Batch, makeWorkspace, type Workspace } from './batch.ts';
-import {
-  chainAfter,
-  decodeHead,
-  digestOf,
-  encodeCommit,
-  encodeHead,
-  encodeOwner,
-  HEAD_KEY,
-  type Head,
-  OWNER_KEY,
-  type OwnerRecord,
-  ringKey,
-  seal,
-} from './format.ts';
-import { commitFailure, type Native } from './native.ts';
-import { NativeReader, readRecord } from './reader.ts';
+import { closedError, faultOf, isNoSpace, refusal, storageFailed } from './failures.ts';
+import { fold } from './fold.ts';
+import { Folder } from './folder.ts';
+import { type Head, type JournalMark, NO_JOURNAL } from './format.ts';
+import { Journal, type SegmentRooms, sweepSegments } from './journal.ts';
+import { Layer } from './layer.ts';
+import { Gaps, LayersReader } from './layers.ts';
+import type { Tree } from './tree.ts';
+
+/** What may wait in memory for the tree before writers have to wait, too. */
+const WAITING_BYTES_MAX = 2 ** 26;
 
 interface Work {
   run(table: Table): void;
@@ -37,56 +34,69 @@ interface Work {
   reject(error: unknown): void;
 }
 
-const sha256 = (bytes: Bytes): Bytes => new Uint8Array(createHash('sha256').update(bytes).digest());
+export interface StoreParts {
+  readonly path: string;
+  readonly tree: Tree;
+  readonly rooms?: SegmentRooms | undefined;
+}
 
 export class LmdbStore implements Store {
   readonly committed: TableReader;
-  readonly #native: Native;
-  readonly #workspace: Workspace = makeWorkspace();
-  #head: Head;
-  /** The head that the open transaction has written, if any. */
-  #pending: Head | undefined;
+  readonly #path: string;
+  readonly #tree: Tree;
+  readonly #journal: Journal;
+  readonly #folder: Folder;
+  readonly #gaps = new Gaps();
+  /** What works read and write: all layers with the open batch. */
+  readonly #open: TableReader;
+  /** What has come since the last fold began; behind it what that fold is busy with. */
+  #layer = new Layer();
+  #layers: readonly Layer[] = [this.#layer];
+  #fold: Promise<void> | undefined;
+  #foldFull = false;
   #queue: Work[] = [];
   #running: Promise<void> | undefined;
   #evaluating = false;
   #finished: HoldfastError | undefined;
   #condemned: HoldfastError | undefined;
   #closing: Promise<void> | undefined;
-  #size: { totalBytes: number; inUseBytes: number } | undefined;
 
-  private constructor(native: Native, head: Head) {
-    this.#native = native;
-    this.#head = head;
-    this.committed = new NativeReader(native, () => this.#ensureReadable());
-  }
-
-  /**
-   * Takes the directory over for this process: one compare-and-set on the head record. `seen` is
-   * the head as it was scrubbed, or undefined for a directory without a store. Throws
-   * `store-in-use` when somebody else was faster.
-   */
-  static async claim(
-    native: Native,
-    seen: Head | undefined,
-    fresh: Head,
-    owner: OwnerRecord,
-  ): Promise<LmdbStore> {
-    const base = seen ? { ...seen, ownerEpoch: seen.ownerEpoch + 1 } : fresh;
-    const store = new LmdbStore(native, base);
-    await store.#transact(() => {
-      const now = store.#readHead();
-      if (now?.sequence !== seen?.sequence || now?.ownerEpoch !== seen?.ownerEpoch) {
-        throw new HoldfastError('store-in-use', 'another process claimed the store just now');
-      }
-      native.putSync(OWNER_KEY, seal(OWNER_KEY, encodeOwner(owner)));
-      store.#writeHead(encodeOwner(owner), base);
+  private constructor({ path, tree }: StoreParts, journal: Journal) {
+    this.#path = path;
+    this.#tree = tree;
+    this.#journal = journal;
+    this.#folder = new Folder({ path, ownerEpoch: tree.head.ownerEpoch });
+    const layers = (): readonly Layer[] => this.#layers;
+    const base = { layers, tree: tree.reader, gaps: this.#gaps };
+    this.committed = new LayersReader({
+      ...base,
+      committed: true,
+      check: () => this.#ensureReadable(),
     });
-    return store;
+    this.#open = new LayersReader({
+      ...base,
+      committed: false,
+      check: () => this.#ensureEvaluating(),
+    });
   }
 
-  /** The head as of the last successful commit. */
+  /** On a tree that is claimed: folds what an earlier owner left in his journal, begins a new one. */
+  static async open(parts: StoreParts): Promise<LmdbStore> {
+    const { path, tree, rooms } = parts;
+    const { storeId, ownerEpoch: epoch } = tree.head;
+    const journal = await Journal.create({ directory: path, storeId, epoch, rooms });
+    try {
+      fold(tree, path, journal.mark);
+    } catch (error) {
+      await journal.close();
+      throw error;
+    }
+    sweepSegments(path, epoch, journal.mark.segment);
+    return new LmdbStore(parts, journal);
+  }
+
   get head(): Head {
-    return this.#head;
+    return this.#tree.head;
   }
 
   /**
@@ -95,17 +105,22 @@ export class LmdbStore implements Store {
    */
   ensureOwned(): void {
     if (this.#finished) throw refusal(this.#finished);
-    // The package reads on in an older view until the turn ends; a process that was stopped in the
-    // middle of a turn would find itself the owner there.
-    this.#native.resetReadTxn();
-    if (this.#readHead()?.ownerEpoch === this.#head.ownerEpoch) return;
-    this.#finish(fencedOut(), []);
-    throw fencedOut();
+    try {
+      this.#tree.ensureOwned();
+    } catch (error) {
+      this.#finish(storageFailed(error), []);
+      throw error;
+    }
   }
 
   /** Why the store has stopped, if it has. */
   get failure(): HoldfastError | undefined {
     return this.#finished;
+  }
+
+  /** The disk has no room for another segment; what is left of this one is for making room. */
+  get full(): boolean {
+    return this.#journal.isStuck || this.#foldFull;
   }
 
   commit<T>(work: (table: Table) => T): Promise<T> {
@@ -126,27 +141,29 @@ export class LmdbStore implements Store {
 
   snapshot(): TableReader & { release(): void } {
     this.#ensureReadable();
-    const transaction = this.#native.useReadTransaction();
+    const tree = this.#tree.snapshot();
+    const layers = this.#layers.map((layer) => layer.copy());
     let released = false;
     const check = (): void => {
       this.#ensureReadable();
       if (released) throw new Error('this snapshot has been released');
     };
-    const reader = new NativeReader(this.#native, check, transaction);
+    const reader = new LayersReader({ layers: () => layers, tree, committed: true, check });
     return {
       get: (key) => reader.get(key),
       scan: (start, end, visit, options) => reader.scan(start, end, visit, options),
       release: () => {
-        if (released) return;
         released = true;
-        transaction.done();
+        tree.release();
       },
     };
   }
 
   size(): { readonly totalBytes: number; readonly inUseBytes: number } {
-    this.#size ??= this.#measure();
-    return this.#size;
+    if (this.#closing) throw closedError();
+    const { totalBytes, inUseBytes } = this.#tree.size();
+    const waiting = this.#layers.reduce((bytes, layer) => bytes + layer.bytes, 0);
+    return { totalBytes: totalBytes + this.#journal.bytes, inUseBytes: inUseBytes + waiting };
   }
 
   /**
@@ -163,129 +180,125 @@ export class LmdbStore implements Store {
     return this.#closing;
   }
 
+  /** A store that ended well leaves no journal; one that did not leaves it for the next start. */
   async #close(): Promise<void> {
     await this.#running;
-    await this.#native.close();
+    await this.#fold?.catch(() => {});
+    await this.#folder.close();
+    await this.#journal.close();
+    try {
+      if (!this.#finished) this.#foldAll();
+    } catch {
+      // Nothing is lost: the next start folds what is left, or says what is wrong with it.
+    } finally {
+      await this.#tree.close();
+    }
   }
 
-  /** Also asked for while works run, once per commit. */
-  #measure(): { totalBytes: number; inUseBytes: number } {
-    if (this.#closing) throw closedError();
-    const stats = this.#native.getStats();
-    const pages = stats.treeBranchPageCount + stats.treeLeafPageCount + stats.overflowPages;
-    return {
-      totalBytes: (stats.lastPageNumber + 1) * stats.pageSize,
-      inUseBytes: (pages + 2) * stats.pageSize,
-    };
+  #foldAll(): void {
+    fold(this.#tree, this.#path, NO_JOURNAL);
+    sweepSegments(this.#path, this.#tree.head.ownerEpoch, Number.POSITIVE_INFINITY);
   }
 
-  /** Reads answer from what is committed; inside a work the package would show the open batch. */
+  /** Reads answer from what is committed. */
   #ensureReadable(): void {
     if (this.#evaluating) throw new Error('a work reads its own table, not the committed one');
     if (this.#condemned) throw this.#condemned;
     if (this.#closing) throw closedError();
   }
 
+  #ensureEvaluating(): void {
+    if (!this.#evaluating) throw new Error('a table is only open while its work runs');
+  }
+
   async #run(): Promise<void> {
+    // Let the caller's turn end first: what it submits together is committed together.
+    await Promise.resolve();
     while (this.#queue.length > 0 && !this.#finished) await this.#commitBatch();
     this.#running = undefined;
   }
 
   async #commitBatch(): Promise<void> {
     let works: Work[] = [];
-    let fault: HoldfastError | undefined;
     try {
-      await this.#transact(() => {
-        works = this.#queue;
-        this.#queue = [];
-        fault = this.#evaluate(works);
-      });
+      if (this.#journal.isFull) await this.#rotate();
+      works = this.#queue;
+      this.#queue = [];
+      const fault = this.#evaluate(works);
+      if (fault) throw fault;
+      const { batch } = this.#layer;
+      if (batch.length > 0) await this.#journal.append(batch);
+      this.#tree.ensureOwned();
+      this.#layer.publish();
+      for (const work of works) work.resolve();
     } catch (error) {
-      this.#finish(HoldfastError.is(error) ? error : storageFailed(error), works);
+      this.#layer.takeBack();
+      this.#finish(storageFailed(error), works);
+    }
+  }
+
+  /** Runs the works on one table. Answers the fault that made it take everything back. */
+  #evaluate(works: readonly Work[]): HoldfastError | undefined {
+    const table: Table = {
+      // What the engine keeps for itself is not in the rules' table.
+      get: (key) => (isOwn(key) ? undefined : this.#open.get(key)),
+      scan: (start, end, visit, options) => this.#open.scan(start, end, visit, options),
+      put: (key, value) => this.#set(key, value),
+      remove: (key) => this.#set(key, undefined),
+      cut: (start, end) => {
+        this.#ensureEvaluating();
+        this.#layer.cut(start, end);
+      },
+    };
+    this.#evaluating = true;
+    try {
+      for (const work of works) work.run(table);
+      return undefined;
+    } catch (error) {
+      this.#layer.takeBack();
+      return faultOf(error);
+    } finally {
+      this.#evaluating = false;
+    }
+  }
+
+  #set(key: Bytes, value: Bytes | undefined): void {
+    this.#ensureEvaluating();
+    if (isOwn(key)) throw new Error('this key belongs to the engine');
+    this.#layer.set(key, value);
+  }
+
+  /** The next segment; and if nothing is being folded, all before it may be. */
+  async #rotate(): Promise<void> {
+    await this.#journal.rotate();
+    if (this.#layer.bytes > WAITING_BYTES_MAX) await this.#fold;
+    if (this.#fold || this.#finished) return;
+    this.#layer = new Layer();
+    this.#layers = [this.#layer, ...this.#layers];
+    this.#fold = this.#foldUntil(this.#journal.mark).finally(() => {
+      this.#fold = undefined;
+    });
+  }
+
+  async #foldUntil(mark: JournalMark): Promise<void> {
+    try {
+      await this.#folder.fold(mark);
+      this.#tree.refresh();
+    } catch (error) {
+      // Without room the journal and the layers stay as they are, and the next fold tries again.
+      this.#foldFull = isNoSpace(error);
+      if (!this.#foldFull) this.#finish(storageFailed(error), []);
       return;
     }
-    if (fault) this.#finish(fault, works);
-    else for (const work of works) work.resolve();
+    this.#foldFull = false;
+    this.#gaps.clear();
+    this.#layers = [this.#layer];
+    sweepSegments(this.#path, mark.epoch, mark.segment);
   }
 
-  /**
-   * One LMDB transaction. `change` may throw only before it wrote anything; then nothing is
-   * committed. Answers when everything is on the disk.
-   */
-  async #transact(change: () => void): Promise<void> {
-    let refused: { readonly error: unknown } | undefined;
-    let next: Head | undefined;
-    try {
-      await this.#native.transaction(() => {
-        this.#evaluating = true;
-        this.#pending = undefined;
-        try {
-          change();
-          next = this.#pending;
-        } catch (error) {
-          refused = { error };
-        } finally {
-          this.#evaluating = false;
-        }
-      });
-    } catch (error) {
-      throw storageFailed(await commitFailure(error));
-    }
-    if (refused) throw refused.error;
-    if (next) {
-      this.#head = next;
-      this.#size = undefined;
-    }
-  }
-
-  /** Runs the works on one table. Answers the fault that made it put everything back. */
-  #evaluate(works: readonly Work[]): HoldfastError | undefined {
-    this.#ensureOwner();
-    const before = { records: this.#head.records, sum: this.#head.sum };
-    const batch = new Batch(this.#native, this.#workspace, before);
-    let fault: HoldfastError | undefined;
-    try {
-      for (const work of works) work.run(batch);
-    } catch (error) {
-      fault = faultOf(error);
-    }
-    if (!batch.changed) return fault;
-    if (fault) batch.undo(before);
-    batch.seal();
-    this.#writeHead(batch.writes, { ...this.#head, records: batch.records, sum: batch.sum });
-    return fault;
-  }
-
-  #ensureOwner(): void {
-    const now = this.#readHead();
-    const { ownerEpoch, sequence } = this.#head;
-    if (now?.ownerEpoch === ownerEpoch && now.sequence === sequence) return;
-    throw fencedOut();
-  }
-
-  #readHead(): Head | undefined {
-    const bytes = readRecord(this.#native, HEAD_KEY);
-    return bytes && decodeHead(bytes);
-  }
-
-  /** Ends the open transaction: `writes` is what it wrote, in short. */
-  #writeHead(writes: Bytes, base: Head): void {
-    const sequence = base.sequence + 1;
-    if (this.#native.getWriteTxnId() !== sequence) {
-      throw new HoldfastError('storage-failed', 'another program has written into this store');
-    }
-    const digest = digestOf(writes, sha256);
-    const chain = chainAfter(base.chain, sequence, digest, sha256);
-    const head: Head = { ...base, sequence, chain };
-    const slot = ringKey(sequence);
-    this.#native.putSync(slot, seal(slot, encodeCommit({ sequence, chain, digest })));
-    this.#native.putSync(HEAD_KEY, seal(HEAD_KEY, encodeHead(head)));
-    this.#pending = head;
-  }
-
-  /** Stops for good: what was in the failed commit may have happened, what waits has not. */
+  /** Stops for good: what was in the failed batch may have happened, what waits has not. */
   #finish(failure: HoldfastError, works: readonly Work[]): void {
-    this.#finished = failure;
+    this.#finished ??= failure;
     const waiting = this.#queue;
     this.#queue = [];
     for (const work of works) work.reject(failure);
@@ -293,45 +306,6 @@ export class LmdbStore implements Store {
   }
 }
 
-function fencedOut(): HoldfastError {
-  return new HoldfastError(
-    'storage-failed',
-    'another process has taken this store over; this one is fenced out and writes nothing more',
-  );
-}
-
-function closedError(): HoldfastError {
-  return new HoldfastError('closed', 'the store has been closed');
-}
-
-/** What a call meets that comes after the failure. */
-function refusal(failure: HoldfastError): HoldfastError {
-  return new HoldfastError(failure.code, `the store has stopped: ${failure.message}`, {
-    cause: failure,
-  });
-}
-
-/** An exception of a work: everything has been put back, so nothing happened. */
-function faultOf(error: unknown): HoldfastError {
-  if (HoldfastError.is(error, 'corrupt')) return error;
-  const message = error instanceof Error ? error.message : String(error);
-  return new HoldfastError('storage-failed', `a commit was taken back: ${message}`, {
-    cause: error,
-  });
-}
-
-const NO_SPACE = new Set<unknown>([28, 122, 'ENOSPC', 'EDQUOT', -30792]);
-
-/** The disk or LMDB refused a commit: whether it is there afterwards is not known. */
-function storageFailed(error: unknown): HoldfastError {
-  if (HoldfastError.is(error)) return error;
-  const message = error instanceof Error ? error.message : String(error);
-  const full = NO_SPACE.has((error as { code?: unknown }).code) || /no space/i.test(message);
-  return new HoldfastError(
-    'storage-failed',
-    full
-      ? `the disk is full (${message}): make room and open the store again; what was acknowledged is there`
-      : `the disk refused a commit (${message}): the store stopped, and what was acknowledged is there`,
-    { outcome: 'unknown', cause: error },
-  );
+function isOwn(key: Bytes): boolean {
+  return key.length === 0 || key[0] === 0;
 }

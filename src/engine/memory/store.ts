@@ -1,26 +1,21 @@
 /**
- * An ordered table in memory: a sorted list of sorted blocks, keyed by binary strings.
+ * An ordered table in memory: what belongs to a key in a Map, the keys in order beside it.
  *
  * Real, not a stub: it passes the conformance suite. What it does not do is outlive the process.
  */
 import { type Bytes, binaryString, fromBinaryString } from '../../base/bytes.ts';
+import { SortedNames } from '../../base/sorted-names.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import type { ScanOptions, Store, Table, TableReader } from '../../mvcc/table.ts';
 
-interface Block {
-  readonly keys: string[];
-  readonly values: Bytes[];
-}
-
-/** A block is split in two when it grows beyond this. */
-const BLOCK_KEYS = 512;
-
 export class MemoryTable implements Table {
-  #blocks: Block[];
-  #bytes = 0;
+  readonly #values: Map<string, Bytes>;
+  readonly #names: SortedNames;
+  #bytes: number;
 
-  constructor(blocks: Block[] = [{ keys: [], values: [] }], bytes = 0) {
-    this.#blocks = blocks;
+  constructor(values: Map<string, Bytes> = new Map(), names = new SortedNames(), bytes = 0) {
+    this.#values = values;
+    this.#names = names;
     this.#bytes = bytes;
   }
 
@@ -29,38 +24,35 @@ export class MemoryTable implements Table {
   }
 
   get(key: Bytes): Bytes | undefined {
-    const name = binaryString(key);
-    const block = this.#blocks[this.#blockOf(name)]!;
-    const at = lowerBound(block.keys, name);
-    return block.keys[at] === name ? block.values[at] : undefined;
+    return this.#values.get(binaryString(key));
   }
 
   put(key: Bytes, value: Bytes): void {
     const name = binaryString(key);
-    const index = this.#blockOf(name);
-    const block = this.#blocks[index]!;
-    const at = lowerBound(block.keys, name);
-    if (block.keys[at] === name) {
-      this.#bytes += value.length - block.values[at]!.length;
-      block.values[at] = value;
-      return;
+    const former = this.#values.get(name);
+    if (former) {
+      this.#bytes += value.length - former.length;
+    } else {
+      this.#names.add(name);
+      this.#bytes += name.length + value.length;
     }
-    block.keys.splice(at, 0, name);
-    block.values.splice(at, 0, value);
-    this.#bytes += name.length + value.length;
-    if (block.keys.length > BLOCK_KEYS) this.#split(index);
+    this.#values.set(name, value);
   }
 
   remove(key: Bytes): void {
     const name = binaryString(key);
-    const index = this.#blockOf(name);
-    const block = this.#blocks[index]!;
-    const at = lowerBound(block.keys, name);
-    if (block.keys[at] !== name) return;
-    this.#bytes -= name.length + block.values[at]!.length;
-    block.keys.splice(at, 1);
-    block.values.splice(at, 1);
-    if (block.keys.length === 0 && this.#blocks.length > 1) this.#blocks.splice(index, 1);
+    const former = this.#values.get(name);
+    if (!former) return;
+    this.#bytes -= name.length + former.length;
+    this.#values.delete(name);
+    this.#names.delete(name);
+  }
+
+  cut(start: Bytes, end: Bytes): void {
+    const doomed: string[] = [];
+    const cursor = this.#names.upwards(binaryString(start), binaryString(end));
+    for (; cursor.name !== undefined; cursor.advance()) doomed.push(cursor.name);
+    for (const name of doomed) this.remove(fromBinaryString(name));
   }
 
   scan(
@@ -72,77 +64,16 @@ export class MemoryTable implements Table {
     const from = binaryString(start);
     const to = end && binaryString(end);
     if (to !== undefined && to <= from) return;
-    if (options.reverse) this.#scanDown(from, to, visit);
-    else this.#scanUp(from, to, visit);
+    const names = this.#names;
+    const cursor = options.reverse ? names.downwards(from, to) : names.upwards(from, to);
+    for (; cursor.name !== undefined; cursor.advance()) {
+      if (!visit(fromBinaryString(cursor.name), this.#values.get(cursor.name)!)) return;
+    }
   }
 
   copy(): MemoryTable {
-    const blocks = this.#blocks.map(({ keys, values }) => ({
-      keys: [...keys],
-      values: [...values],
-    }));
-    return new MemoryTable(blocks, this.#bytes);
+    return new MemoryTable(new Map(this.#values), this.#names.copy(), this.#bytes);
   }
-
-  #scanUp(from: string, to: string | undefined, visit: (k: Bytes, v: Bytes) => boolean): void {
-    let index = this.#blockOf(from);
-    let at = lowerBound(this.#blocks[index]!.keys, from);
-    for (; index < this.#blocks.length; index++, at = 0) {
-      const { keys, values } = this.#blocks[index]!;
-      for (; at < keys.length; at++) {
-        const name = keys[at]!;
-        if (to !== undefined && name >= to) return;
-        if (!visit(fromBinaryString(name), values[at]!)) return;
-      }
-    }
-  }
-
-  #scanDown(from: string, to: string | undefined, visit: (k: Bytes, v: Bytes) => boolean): void {
-    let index = to === undefined ? this.#blocks.length - 1 : this.#blockOf(to);
-    const last = this.#blocks[index]!.keys;
-    let at = (to === undefined ? last.length : lowerBound(last, to)) - 1;
-    for (;;) {
-      const { keys, values } = this.#blocks[index]!;
-      for (; at >= 0; at--) {
-        const name = keys[at]!;
-        if (name < from) return;
-        if (!visit(fromBinaryString(name), values[at]!)) return;
-      }
-      if (index === 0) return;
-      index--;
-      at = this.#blocks[index]!.keys.length - 1;
-    }
-  }
-
-  /** The last block that begins at or before `name`; the first one if none does. */
-  #blockOf(name: string): number {
-    let low = 0;
-    let high = this.#blocks.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if (this.#blocks[middle]!.keys[0]! <= name) low = middle;
-      else high = middle - 1;
-    }
-    return low;
-  }
-
-  #split(index: number): void {
-    const block = this.#blocks[index]!;
-    const half = block.keys.length >> 1;
-    const upper = { keys: block.keys.splice(half), values: block.values.splice(half) };
-    this.#blocks.splice(index + 1, 0, upper);
-  }
-}
-
-function lowerBound(keys: readonly string[], name: string): number {
-  let low = 0;
-  let high = keys.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (keys[middle]! < name) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 export class MemoryStore implements Store {

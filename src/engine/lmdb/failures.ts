@@ -1,0 +1,57 @@
+/** What a store says when it stops, and what its callers are told. */
+import { HoldfastError } from '../../model/errors.ts';
+
+export function fencedOut(): HoldfastError {
+  return new HoldfastError(
+    'storage-failed',
+    'another process has taken this store over; this one is fenced out and writes nothing more',
+  );
+}
+
+export function closedError(): HoldfastError {
+  return new HoldfastError('closed', 'the store has been closed');
+}
+
+/** What a call meets that comes after the failure. */
+export function refusal(failure: HoldfastError): HoldfastError {
+  return new HoldfastError(failure.code, `the store has stopped: ${failure.message}`, {
+    cause: failure,
+  });
+}
+
+/** An exception of a work: everything has been put back, so nothing happened. */
+export function faultOf(error: unknown): HoldfastError {
+  if (HoldfastError.is(error, 'corrupt')) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new HoldfastError('storage-failed', `a commit was taken back: ${message}`, {
+    cause: error,
+  });
+}
+
+const NO_SPACE = new Set<unknown>([28, 122, 'ENOSPC', 'EDQUOT', -30792]);
+
+/** Whether the disk had no room for it. */
+export function isNoSpace(error: unknown): boolean {
+  for (
+    let one = error;
+    one !== undefined && one !== null;
+    one = (one as { cause?: unknown }).cause
+  ) {
+    if (NO_SPACE.has((one as { code?: unknown }).code)) return true;
+    if (one instanceof Error && /no space/i.test(one.message)) return true;
+  }
+  return false;
+}
+
+/** The disk or LMDB refused a commit: whether it is there afterwards is not known. */
+export function storageFailed(error: unknown): HoldfastError {
+  if (HoldfastError.is(error)) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new HoldfastError(
+    'storage-failed',
+    isNoSpace(error)
+      ? `the disk is full (${message}): make room and open the store again; what was acknowledged is there`
+      : `the disk refused a commit (${message}): the store stopped, and what was acknowledged is there`,
+    { outcome: 'unknown', cause: error },
+  );
+}

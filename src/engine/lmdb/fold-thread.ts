@@ -1,0 +1,28 @@
+/** The thread behind `folder.ts`: waits for marks, and folds the journal up to each. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { HoldfastError } from '../../model/errors.ts';
+import { isNoSpace } from './failures.ts';
+import { fold } from './fold.ts';
+import type { FolderAnswer, FolderTask } from './folder.ts';
+import type { JournalMark } from './format.ts';
+import { openNative } from './native.ts';
+import { Tree } from './tree.ts';
+
+const { path, ownerEpoch } = workerData as FolderTask;
+const native = openNative(path);
+
+function answerTo(next: JournalMark): FolderAnswer {
+  try {
+    // Joined anew each time: after a failed commit nothing of the former one counts.
+    fold(Tree.join(native, ownerEpoch), path, next);
+    return { done: true };
+  } catch (error) {
+    const { code, message, outcome } = HoldfastError.from(error);
+    return { failed: { code, message, outcome, noSpace: isNoSpace(error) } };
+  }
+}
+
+parentPort!.on('message', (message: JournalMark | 'close') => {
+  if (message === 'close') void native.close().then(() => parentPort!.close());
+  else parentPort!.postMessage(answerTo(message));
+});

@@ -1,0 +1,101 @@
+/**
+ * Who folds the journal into the tree while the store serves: a thread of its own, so that writing
+ * pages and waiting for the disk keep nobody from his work.
+ */
+import { createRequire } from 'node:module';
+import { pathToFileURL } from 'node:url';
+import { Worker } from 'node:worker_threads';
+import { type ErrorCode, HoldfastError, type Outcome } from '../../model/errors.ts';
+import type { JournalMark } from './format.ts';
+
+/** What the thread is told at its start. */
+export interface FolderTask {
+  readonly path: string;
+  readonly ownerEpoch: number;
+}
+
+/** What the thread answers to each mark. */
+export type FolderAnswer = { readonly done: true } | { readonly failed: Failure };
+
+interface Failure {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly outcome: Outcome | undefined;
+  readonly noSpace: boolean;
+}
+
+export class Folder {
+  readonly #task: FolderTask;
+  #thread: Worker | undefined;
+  #waiting: ((answer: FolderAnswer) => void) | undefined;
+
+  constructor(task: FolderTask) {
+    this.#task = task;
+  }
+
+  /** Folds up to the segment of `next`; one call at a time. */
+  async fold(next: JournalMark): Promise<void> {
+    const thread = this.#running();
+    const answer = await new Promise<FolderAnswer>((resolve) => {
+      this.#waiting = resolve;
+      thread.ref();
+      thread.postMessage(next);
+    });
+    this.#thread?.unref();
+    if ('done' in answer) return;
+    const { code, message, outcome, noSpace } = answer.failed;
+    const cause = noSpace ? Object.assign(new Error(message), { code: 'ENOSPC' }) : undefined;
+    throw new HoldfastError(code, message, { cause, ...(outcome ? { outcome } : {}) });
+  }
+
+  async close(): Promise<void> {
+    const thread = this.#thread;
+    this.#thread = undefined;
+    if (!thread) return;
+    const exited = new Promise<void>((resolve) => thread.once('exit', () => resolve()));
+    thread.ref();
+    thread.postMessage('close');
+    await exited;
+  }
+
+  #running(): Worker {
+    if (this.#thread) return this.#thread;
+    const thread = startThread(this.#task);
+    thread.on('message', (answer: FolderAnswer) => this.#answered(answer));
+    thread.on('error', (error) => this.#broken(error));
+    thread.on('exit', () => this.#broken(new Error('the folding thread has ended')));
+    thread.unref();
+    this.#thread = thread;
+    return thread;
+  }
+
+  #answered(answer: FolderAnswer): void {
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    waiting?.(answer);
+  }
+
+  #broken(error: Error): void {
+    this.#thread = undefined;
+    const message = `the journal could not be folded: ${error.message}`;
+    this.#answered({
+      failed: { code: 'storage-failed', message, outcome: undefined, noSpace: false },
+    });
+  }
+}
+
+function startThread(task: FolderTask): Worker {
+  if (!import.meta.url.endsWith('.ts')) {
+    const entry = new URL('./fold-thread.js', import.meta.url);
+    return new Worker(entry, { workerData: task, execArgv: [] });
+  }
+  // From sources a thread first needs what turns TypeScript into JavaScript.
+  const entry = new URL('./fold-thread.ts', import.meta.url).href;
+  const tsx = pathToFileURL(createRequire(import.meta.url).resolve('tsx/package.json'));
+  const loader = new URL('./dist/esm/api/index.mjs', tsx).href;
+  const bootstrap = `import(${JSON.stringify(loader)}).then(({ register }) => {
+    register();
+    return import(${JSON.stringify(entry)});
+  })`;
+  return new Worker(bootstrap, { eval: true, workerData: task, execArgv: [] });
+}

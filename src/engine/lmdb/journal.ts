@@ -1,0 +1,254 @@
+/**
+ * The journal in its directory: one write and one sync make a batch durable.
+ *
+ * Segments are made before they are needed, full of zeros and synced, so that a batch changes
+ * nothing of a file but its bytes and costs the disk a single step. A segment that is full is
+ * closed by a mark that says that the next one is there.
+ */
+import {
+  closeSync,
+  fdatasync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  writevSync,
+} from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Bytes } from '../../base/bytes.ts';
+import { HoldfastError } from '../../model/errors.ts';
+import { syncDirectory } from './directory.ts';
+import { isNoSpace } from './failures.ts';
+import type { Head, JournalMark } from './format.ts';
+import {
+  encodeBatch,
+  encodeEnd,
+  JOURNAL_BEGIN,
+  type Position,
+  readSegment,
+  type SegmentId,
+  segmentName,
+  segmentOfName,
+  truncatedSegment,
+  type Written,
+} from './journal-format.ts';
+
+/** Rooms of the segments: a store that is used little stays small. */
+export interface SegmentRooms {
+  readonly firstBytes: number;
+  readonly mostBytes: number;
+}
+
+export const SEGMENT_ROOMS: SegmentRooms = { firstBytes: 2 ** 18, mostBytes: 2 ** 23 };
+
+/** What is left of a segment when the next one is taken: enough for most batches. */
+const REST = 1 / 8;
+const ZEROS = new Uint8Array(2 ** 18);
+
+interface Segment extends SegmentId {
+  readonly fd: number;
+  readonly room: number;
+}
+
+export interface JournalOptions {
+  readonly directory: string;
+  readonly storeId: Bytes;
+  readonly epoch: number;
+  readonly rooms?: SegmentRooms | undefined;
+}
+
+export class Journal {
+  readonly #options: JournalOptions;
+  #segment: Segment;
+  #next: Promise<Segment> | undefined;
+  #position: Position = JOURNAL_BEGIN;
+  #end = 0;
+  #stuck = false;
+
+  private constructor(options: JournalOptions, segment: Segment) {
+    this.#options = options;
+    this.#segment = segment;
+  }
+
+  /** A journal whose first segment is there; nothing is in it. */
+  static async create(options: JournalOptions): Promise<Journal> {
+    return new Journal(options, await prepare(options, 1));
+  }
+
+  /** Where a reader would begin who wants what is appended from now on. */
+  get mark(): JournalMark {
+    return { epoch: this.#segment.epoch, segment: this.#segment.segment, ...this.#position };
+  }
+
+  get bytes(): number {
+    return this.#segment.room;
+  }
+
+  /** Time to go on to the next segment, before the next batch. */
+  get isFull(): boolean {
+    return this.#end > this.#segment.room * (1 - REST);
+  }
+
+  /** The disk has no room for the next segment. It is asked again with every batch. */
+  get isStuck(): boolean {
+    return this.#stuck;
+  }
+
+  /** Resolves when the batch is on the disk. */
+  async append(changes: Bytes): Promise<void> {
+    const { room } = this.#segment;
+    await this.#write(encodeBatch(this.#segment, room, this.#position, changes));
+    if (this.#end > room / 2) void this.#prepareNext().catch(() => {});
+  }
+
+  /** Goes on in the next segment. */
+  async rotate(): Promise<void> {
+    const next = await this.#prepareNext();
+    await this.#write(encodeEnd(this.#segment, this.#segment.room, this.#position));
+    closeSync(this.#segment.fd);
+    this.#segment = next;
+    this.#next = undefined;
+    this.#end = 0;
+  }
+
+  async close(): Promise<void> {
+    const next = await this.#next?.catch(() => undefined);
+    if (next) closeSync(next.fd);
+    closeSync(this.#segment.fd);
+  }
+
+  #prepareNext(): Promise<Segment> {
+    this.#next ??= this.#prepare(this.#segment.segment + 1);
+    return this.#next;
+  }
+
+  async #prepare(segment: number): Promise<Segment> {
+    try {
+      const prepared = await prepare(this.#options, segment);
+      this.#stuck = false;
+      return prepared;
+    } catch (error) {
+      this.#stuck = isNoSpace(error);
+      this.#next = undefined;
+      throw error;
+    }
+  }
+
+  async #write(written: Written): Promise<void> {
+    const { fd } = this.#segment;
+    const done = writevSync(fd, written.buffers as NodeJS.ArrayBufferView[], this.#end);
+    if (done !== written.bytes) {
+      throw Object.assign(new Error(`${done} of ${written.bytes} bytes were written`), {
+        code: 'ENOSPC',
+      });
+    }
+    await new Promise<void>((resolve, reject) => {
+      fdatasync(fd, (error) => (error ? reject(error) : resolve()));
+    });
+    this.#end += written.bytes;
+    this.#position = written.after;
+  }
+}
+
+async function prepare(options: JournalOptions, segment: number): Promise<Segment> {
+  const { directory, epoch, storeId, rooms = SEGMENT_ROOMS } = options;
+  const room = Math.min(rooms.mostBytes, rooms.firstBytes * 2 ** (segment - 1));
+  const path = join(directory, segmentName(epoch, segment));
+  ensureRoom(directory, room);
+  const file = await open(path, 'wx', 0o600);
+  try {
+    await fill(file, room);
+  } catch (error) {
+    await file.close();
+    rmSync(path);
+    throw error;
+  }
+  await file.close();
+  syncDirectory(directory);
+  return { storeId, epoch, segment, room, fd: openSync(path, 'r+') };
+}
+
+/** Before it is tried: a disk that is full to the last byte would stop everything else as well. */
+function ensureRoom(directory: string, room: number): void {
+  const { bavail, bsize } = statfsSync(directory);
+  if (bavail * bsize >= 2 * room) return;
+  throw Object.assign(new Error(`there is no space for ${room} bytes of journal`), {
+    code: 'ENOSPC',
+  });
+}
+
+/** In small steps, each on the disk before the next, so that nobody else's sync waits for long. */
+async function fill(file: FileHandle, room: number): Promise<void> {
+  for (let at = 0; at < room; at += ZEROS.length) {
+    await file.write(ZEROS, 0, Math.min(ZEROS.length, room - at), at);
+    await file.datasync();
+  }
+}
+
+export interface Recovered {
+  readonly batches: readonly Bytes[];
+  readonly segments: number;
+  readonly bytes: number;
+  /** The last batch was begun and never acknowledged. */
+  readonly unfinished: boolean;
+}
+
+/**
+ * Reads what the journal holds beyond the tree, up to the segment `until` where it is open, or to
+ * its end. Throws on everything that a crash cannot explain.
+ */
+export function recover(directory: string, head: Head, until = 0): Recovered {
+  const { epoch, segment: first } = head.journal;
+  ensureNoneLater(directory, head);
+  const batches: Bytes[] = [];
+  let bytes = 0;
+  let unfinished = false;
+  let position: Position = head.journal;
+  let segment = first;
+  // Segments of an earlier owner are all there is of his journal, whatever their numbers.
+  const end = until > 0 && epoch === head.ownerEpoch ? until : Number.POSITIVE_INFINITY;
+  for (let more = first > 0; more && segment < end; segment++) {
+    const id = { storeId: head.storeId, epoch, segment };
+    const file = readFile(join(directory, segmentName(epoch, segment)));
+    if (!file) throw truncatedSegment(id);
+    const read = readSegment(file, id, position);
+    for (const batch of read.batches) batches.push(batch);
+    position = read.after;
+    bytes += file.length;
+    more = read.ended;
+    unfinished = read.unfinished;
+  }
+  return { batches, segments: segment - first, bytes, unfinished };
+}
+
+/** The data file of an older copy beside the journal of a later owner: changes would be lost. */
+function ensureNoneLater(directory: string, head: Head): void {
+  for (const name of readdirSync(directory)) {
+    if ((segmentOfName(name)?.epoch ?? 0) <= head.ownerEpoch) continue;
+    throw new HoldfastError(
+      'corrupt',
+      `${name} belongs to a later state than the data file beside it: was an older copy put here ` +
+        'by hand? Nothing was dropped; put back the data file, or restore a backup',
+    );
+  }
+}
+
+/** Removes the segments of earlier owners, and those of this one before `segment`. */
+export function sweepSegments(directory: string, epoch: number, segment: number): void {
+  for (const name of readdirSync(directory)) {
+    const found = segmentOfName(name);
+    if (!found || found.epoch > epoch) continue;
+    if (found.epoch < epoch || found.segment < segment) rmSync(join(directory, name));
+  }
+}
+
+function readFile(path: string): Bytes | undefined {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    if ((error as { code?: unknown }).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,169 @@
+/** The store against a model: any works, any folds, any crash, any view. */
+import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { type Bytes, compareBytes, text, utf8 } from '../../base/bytes.ts';
+import { type Random, seededRandom } from '../../base/random.ts';
+import type { Table, TableReader } from '../../mvcc/table.ts';
+import { type OpenedStore, openStore, verifyStore } from './opening.ts';
+
+let directory: string;
+const undo: (() => Promise<void>)[] = [];
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'holdfast-layers-'));
+});
+
+afterEach(async () => {
+  for (const step of undo.splice(0).reverse()) await step();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+/** Segments so small that every few batches one is full and folded. */
+const JOURNAL = { firstBytes: 8_192, mostBytes: 16_384 };
+
+async function opened(path: string): Promise<OpenedStore> {
+  const store = await openStore(path, { journal: JOURNAL });
+  undo.push(() => store.close());
+  return store;
+}
+
+type Model = Map<string, string>;
+
+function content(reader: TableReader, from = '', to?: string, reverse = false): string[][] {
+  const found: string[][] = [];
+  const visit = (key: Bytes, value: Bytes): boolean => {
+    found.push([text(key), text(value)]);
+    return true;
+  };
+  reader.scan(utf8(from), to === undefined ? undefined : utf8(to), visit, { reverse });
+  return found;
+}
+
+function expected(model: Model, from = '', to?: string): string[][] {
+  return [...model]
+    .filter(([key]) => key >= from && (to === undefined || key < to))
+    .sort(([a], [b]) => compareBytes(utf8(a), utf8(b)));
+}
+
+function keyBy(random: Random): string {
+  return `${random.pick(['a', 'b', 'r'])}${random.integer(0, 40)}`;
+}
+
+/** One random step, on the table and on the model alike. */
+function change(random: Random, table: Table, model: Model): void {
+  const key = keyBy(random);
+  const kind = random.integer(0, 20);
+  if (kind === 0) {
+    const [from, to] = [key, keyBy(random)].sort() as [string, string];
+    table.cut(utf8(from), utf8(to));
+    for (const name of [...model.keys()]) if (name >= from && name < to) model.delete(name);
+  } else if (kind < 6) {
+    table.remove(utf8(key));
+    model.delete(key);
+  } else {
+    const value = String(random.integer(0, 1e6)).repeat(random.integer(1, 40));
+    table.put(utf8(key), utf8(value));
+    model.set(key, value);
+  }
+}
+
+function expectSame(random: Random, reader: TableReader, model: Model): void {
+  const [from, to] = [keyBy(random), keyBy(random)].sort() as [string, string];
+  expect(content(reader, from, to)).toEqual(expected(model, from, to));
+  expect(content(reader, from, to, true)).toEqual(expected(model, from, to).reverse());
+  const key = keyBy(random);
+  const found = reader.get(utf8(key));
+  expect(found && text(found)).toEqual(model.get(key));
+}
+
+/** What the disk would hold after a crash now; another process' view of the same files. */
+function copyOf(path: string, to: string): void {
+  cpSync(path, to, { recursive: true, filter: (name) => !name.endsWith('.sock') });
+}
+
+describe('the journal, the layers and the tree', () => {
+  for (const seed of [1, 2, 3, 4, 5]) {
+    it(`hold together what a plain table holds (seed ${seed})`, async () => {
+      const random = seededRandom(seed);
+      const path = join(directory, 'store');
+      let { store, close } = await opened(path);
+      const model: Model = new Map();
+      for (let round = 0; round < 120; round++) {
+        const before = new Map(model);
+        const committing = store.commit((table) => {
+          for (let i = random.integer(1, 25); i > 0; i--) change(random, table, model);
+          expectSame(random, table, model);
+        });
+        // Begun, perhaps evaluated, and not on the disk yet: nobody sees any of it.
+        await Promise.resolve();
+        await Promise.resolve();
+        expectSame(random, store.committed, before);
+        await committing;
+        expectSame(random, store.committed, model);
+        if (random.chance(0.05)) await expectSnapshot(random, store, model);
+        if (random.chance(0.03)) {
+          await close();
+          expect(readdirSync(path).filter((name) => name.startsWith('journal'))).toEqual([]);
+          ({ store, close } = await opened(path));
+          expectSame(random, store.committed, model);
+        }
+      }
+      expect(content(store.committed)).toEqual(expected(model));
+    });
+  }
+
+  it('come back whole after a crash at any moment, also in the middle of a fold', async () => {
+    const random = seededRandom(11);
+    const path = join(directory, 'store');
+    const { store } = await opened(path);
+    const model: Model = new Map();
+    let journals = 0;
+    for (let round = 0; round < 60; round++) {
+      await store.commit((table) => {
+        for (let i = 0; i < 20; i++) change(random, table, model);
+      });
+      if (round % 3 !== 0) continue;
+      const copy = join(directory, `copy-${round}`);
+      copyOf(path, copy);
+      const { journalSegments } = await verifyStore(copy);
+      journals += journalSegments;
+      const again = await opened(copy);
+      expect(content(again.store.committed)).toEqual(expected(model));
+      await again.close();
+      expect(await verifyStore(copy)).toMatchObject({ journalSegments: 0 });
+      rmSync(copy, { recursive: true });
+    }
+    // Otherwise this has shown nothing about the journal, or nothing about folding it.
+    expect(journals).toBeGreaterThan(20);
+    expect(store.head.sequence).toBeGreaterThan(3);
+  });
+
+  it('take back what a work did that threw, down to the last range', async () => {
+    const { store } = await opened(join(directory, 'store'));
+    const put = (table: Table, name: string): void => table.put(utf8(name), utf8(name));
+    await store.commit((table) => {
+      for (const name of ['a', 'b', 'c']) put(table, name);
+    });
+    const failing = store.commit((table) => {
+      put(table, 'd');
+      table.cut(utf8('a'), utf8('c'));
+      put(table, 'a');
+      table.remove(utf8('c'));
+      throw new Error('on purpose');
+    });
+    await expect(failing).rejects.toThrow('on purpose');
+    expect(content(store.committed).map(([key]) => key)).toEqual(['a', 'b', 'c']);
+  });
+});
+
+async function expectSnapshot(random: Random, store: OpenedStore['store'], model: Model) {
+  const snapshot = store.snapshot();
+  const then = new Map(model);
+  await store.commit((table) => {
+    for (let i = 0; i < 30; i++) change(random, table, model);
+  });
+  expect(content(snapshot)).toEqual(expected(then));
+  snapshot.release();
+}

@@ -1,0 +1,186 @@
+/**
+ * The tree on the disk, an LMDB file: what the journal was folded into.
+ *
+ * Every commit first reads the head record inside its write transaction. If the owner epoch is not
+ * the one this process claimed, another process has claimed the directory and this one is fenced
+ * out: the store's own rule is the one it offers its users. A commit that fails finishes the tree:
+ * a sync that failed once may report success the next time although the pages are lost, so it is
+ * never tried again.
+ */
+import { createHash } from 'node:crypto';
+import type { Bytes } from '../../base/bytes.ts';
+import { HoldfastError } from '../../model/errors.ts';
+import type { Table, TableReader } from '../../mvcc/table.ts';
+import { Batch, makeWorkspace, type Workspace } from './batch.ts';
+import { fencedOut, storageFailed } from './failures.ts';
+import {
+  chainAfter,
+  decodeHead,
+  digestOf,
+  encodeCommit,
+  encodeHead,
+  encodeOwner,
+  HEAD_KEY,
+  type Head,
+  type JournalMark,
+  OWNER_KEY,
+  type OwnerRecord,
+  ringKey,
+  seal,
+} from './format.ts';
+import type { Native } from './native.ts';
+import { NativeReader, readRecord } from './reader.ts';
+
+const sha256 = (bytes: Bytes): Bytes => new Uint8Array(createHash('sha256').update(bytes).digest());
+
+export class Tree {
+  readonly reader: TableReader;
+  readonly #native: Native;
+  #workspace: Workspace = makeWorkspace();
+  #head: Head;
+  #size: { totalBytes: number; inUseBytes: number } | undefined;
+
+  private constructor(native: Native, head: Head) {
+    this.#native = native;
+    this.#head = head;
+    this.reader = new NativeReader(native, () => {});
+  }
+
+  /**
+   * Takes the directory over for this process: one compare-and-set on the head record. `seen` is
+   * the head as it was scrubbed, or undefined for a directory without a store. Throws
+   * `store-in-use` when somebody else was faster.
+   */
+  static claim(native: Native, seen: Head | undefined, fresh: Head, owner: OwnerRecord): Tree {
+    const base = seen ? { ...seen, ownerEpoch: seen.ownerEpoch + 1 } : fresh;
+    const tree = new Tree(native, base);
+    tree.#transact(() => {
+      const now = tree.#readHead();
+      if (now?.sequence !== seen?.sequence || now?.ownerEpoch !== seen?.ownerEpoch) {
+        throw new HoldfastError('store-in-use', 'another process claimed the store just now');
+      }
+      native.putSync(OWNER_KEY, seal(OWNER_KEY, encodeOwner(owner)));
+      return tree.#writeHead(encodeOwner(owner), base);
+    });
+    return tree;
+  }
+
+  /** The tree as another thread of the owner sees it. */
+  static join(native: Native, ownerEpoch: number): Tree {
+    const bytes = readRecord(native, HEAD_KEY);
+    const head = bytes && decodeHead(bytes);
+    if (head?.ownerEpoch !== ownerEpoch) throw fencedOut();
+    return new Tree(native, head);
+  }
+
+  /** The head as of the last commit here. */
+  get head(): Head {
+    return this.#head;
+  }
+
+  /** Throws when another process has claimed the store since. */
+  ensureOwned(): void {
+    // The package reads on in an older view until the turn ends; a process that was stopped in the
+    // middle of a turn would find itself the owner there.
+    this.#native.resetReadTxn();
+    if (this.#readHead()?.ownerEpoch !== this.#head.ownerEpoch) throw fencedOut();
+  }
+
+  /** Another thread has committed: what this one remembers of the tree is too old. */
+  refresh(): void {
+    this.ensureOwned();
+    this.#head = this.#readHead()!;
+    this.#size = undefined;
+    this.#workspace = makeWorkspace();
+  }
+
+  /**
+   * One commit: runs `work` and says where the journal goes on from it. All of it is on the disk
+   * when this returns. An exception of `work` takes everything back.
+   */
+  fold(work: (table: Table) => void, journal: JournalMark): void {
+    this.#transact(() => this.#evaluate(work, journal));
+  }
+
+  snapshot(): TableReader & { release(): void } {
+    const transaction = this.#native.useReadTransaction();
+    let released = false;
+    const reader = new NativeReader(this.#native, () => {}, transaction);
+    return {
+      get: (key) => reader.get(key),
+      scan: (start, end, visit, options) => reader.scan(start, end, visit, options),
+      release: () => {
+        if (!released) transaction.done();
+        released = true;
+      },
+    };
+  }
+
+  size(): { readonly totalBytes: number; readonly inUseBytes: number } {
+    this.#size ??= this.#measure();
+    return this.#size;
+  }
+
+  close(): Promise<void> {
+    return this.#native.close();
+  }
+
+  #measure(): { totalBytes: number; inUseBytes: number } {
+    const stats = this.#native.getStats();
+    const pages = stats.treeBranchPageCount + stats.treeLeafPageCount + stats.overflowPages;
+    return {
+      totalBytes: (stats.lastPageNumber + 1) * stats.pageSize,
+      inUseBytes: (pages + 2) * stats.pageSize,
+    };
+  }
+
+  /** One LMDB transaction; an exception takes it back. When it returns all is on the disk. */
+  #transact(change: () => Head): void {
+    let refused: { readonly error: unknown } | undefined;
+    const guarded = (): Head => {
+      try {
+        return change();
+      } catch (error) {
+        refused = { error };
+        throw error;
+      }
+    };
+    try {
+      this.#head = this.#native.transactionSync(guarded);
+    } catch (error) {
+      throw refused ? refused.error : storageFailed(error);
+    } finally {
+      this.#native.resetReadTxn();
+      this.#size = undefined;
+    }
+  }
+
+  #evaluate(work: (table: Table) => void, journal: JournalMark): Head {
+    const head = this.#readHead();
+    if (head?.ownerEpoch !== this.#head.ownerEpoch) throw fencedOut();
+    const batch = new Batch(this.#native, this.#workspace, head);
+    work(batch);
+    const { writes, records, sum } = batch;
+    return this.#writeHead(writes, { ...head, records, sum, journal });
+  }
+
+  #readHead(): Head | undefined {
+    const bytes = readRecord(this.#native, HEAD_KEY);
+    return bytes && decodeHead(bytes);
+  }
+
+  /** Ends the open transaction: `writes` is what it wrote, in short. */
+  #writeHead(writes: Bytes, base: Head): Head {
+    const sequence = base.sequence + 1;
+    if (this.#native.getWriteTxnId() !== sequence) {
+      throw new HoldfastError('storage-failed', 'another program has written into this store');
+    }
+    const digest = digestOf(writes, sha256);
+    const chain = chainAfter(base.chain, sequence, digest, sha256);
+    const head: Head = { ...base, sequence, chain };
+    const slot = ringKey(sequence);
+    this.#native.putSync(slot, seal(slot, encodeCommit({ sequence, chain, digest })));
+    this.#native.putSync(HEAD_KEY, seal(HEAD_KEY, encodeHead(head)));
+    return head;
+  }
+}
