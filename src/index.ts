@@ -12,6 +12,7 @@ export {
   type LossReason,
   type Outcome,
 } from './model/errors.ts';
+export type { SealedToken, Sealer, SealRequest } from './model/seal.ts';
 export { formatToken, parseToken, type Token } from './model/token.ts';
 export type { Compare, KeyValue, Revision } from './model/transaction.ts';
 export type { Identity } from './recipes/authority.ts';

@@ -13,6 +13,7 @@
  * - Verbs never retry a write whose outcome is unknown; that is for the recipes, who can tell.
  */
 import type { LeaseGrant, LeaseGrantRequest, LeaseInfo, LeaseRenewal } from '../model/lease.ts';
+import type { Sealer } from '../model/seal.ts';
 import type {
   Header,
   LeaseId,
@@ -126,6 +127,9 @@ export interface Engine extends AsyncDisposable {
 
   /** For what needs no wait, in engines whose answers are in this process. */
   readonly atOnce?: AtOnce;
+
+  /** Signs tokens for guards; absent where there is nobody to sign: only servers of ours do. */
+  readonly sealer?: Sealer;
 
   /** What only an operator does; absent where the store behind has tools of its own. */
   readonly operator?: Operator;

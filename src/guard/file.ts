@@ -135,6 +135,7 @@ export class FencedDirectory {
     changes: readonly FileChange[],
     { rule = 'reign' }: { readonly rule?: Rule } = {},
   ): Promise<void> {
+    await this.#gate.ready(as);
     const claim = this.#gate.read(as, this.#resource);
     const paths = await this.#checkedPaths(changes);
     // A stale token is usually seen here, before anything is staged; step 2 decides.
@@ -163,6 +164,7 @@ export class FencedDirectory {
   /** With a token: refused when a newer writer has acted by the time the content is there. */
   async read(path: string, as?: Presented): Promise<Buffer> {
     const [target = ''] = await this.#checkedPaths([{ type: 'delete', path }]);
+    if (as !== undefined) await this.#gate.ready(as);
     const claim = as === undefined ? undefined : this.#gate.read(as, this.#resource);
     try {
       return await readFile(join(this.#root, target));

@@ -5,11 +5,11 @@
 import type { Clock } from '../base/clock.ts';
 import { systemClock } from '../base/system.ts';
 import { HoldfastError } from '../model/errors.ts';
+import { isSealed, RESOURCE_LENGTH_MAX, SEAL_LIFE_MS_MAX } from '../model/seal.ts';
 import { parseToken, type Token } from '../model/token.ts';
 import { refusalText } from './fence.ts';
-import { isSealed, type SealKeySet, verifySeal } from './seal.ts';
+import { type SealKeySet, verifySeal } from './seal.ts';
 
-const RESOURCE_LENGTH_MAX = 512;
 const HOLDER_LENGTH_MAX = 200;
 
 /**
@@ -57,6 +57,18 @@ export interface Refused extends Omit<Claim, 'token'> {
   readonly mark?: Token;
 }
 
+export interface SealRule {
+  /** Keys that are there, or ones that are fetched from their authority (`fetchSealKeys`). */
+  readonly keys: SealKeySet & { ready?(sealed: string): Promise<void> };
+  readonly required?: boolean;
+  /** Whose seals count. Absent: those of no tenant, for a tenant may name a resource as it likes. */
+  readonly tenant?: string;
+  /** How far the clocks of guard and authority may be apart. @default 0 */
+  readonly skewMs?: number;
+  /** Seals with more time left are refused: the clocks do not agree. @default 10 minutes */
+  readonly lifeMsMax?: number;
+}
+
 export interface GuardOptions {
   /** For metrics. A hook that throws is ignored: the verdict has been given. */
   readonly onAdmit?: (event: Admitted) => void;
@@ -67,11 +79,7 @@ export interface GuardOptions {
    */
   readonly onFreshRefused?: (event: Refused & { readonly mark: Token }) => void;
   /** `required`: only sealed tokens pass. Otherwise a seal is verified when there is one. */
-  readonly seal?: {
-    readonly keys: SealKeySet;
-    readonly required?: boolean;
-    readonly tenant?: string;
-  };
+  readonly seal?: SealRule;
   readonly clock?: Clock;
 }
 
@@ -84,6 +92,16 @@ export class Gate {
     this.#guard = guard;
     this.#options = options;
     this.clock = options.clock ?? systemClock;
+  }
+
+  /**
+   * Gets what `read` needs and is not here yet: the key of a seal. Errors: `unavailable` when there
+   * is no way to get it.
+   */
+  async ready(presented: Presented): Promise<void> {
+    const { keys } = this.#options.seal ?? {};
+    const sealed = keys?.ready && sealIn(presented);
+    if (sealed !== undefined) await keys?.ready?.(sealed);
   }
 
   /** Errors: `token-invalid`, `token-unsealed`, `invalid-argument`. */
@@ -122,25 +140,35 @@ export class Gate {
     { token, seal }: { readonly token: Token | string; readonly seal?: string | undefined },
     resource: string,
   ): { readonly token: Token } | { readonly token: Token; readonly holder: string } {
-    const sealed = seal ?? (typeof token === 'string' && isSealed(token) ? token : undefined);
+    const sealed = sealIn({ token, seal });
     const number = sealed === token ? undefined : parseToken(token);
     const rule = this.#options.seal;
     if (sealed === undefined) {
       if (rule?.required) {
-        throw new HoldfastError('token-unsealed', 'this guard admits only sealed tokens');
+        throw new HoldfastError('token-unsealed', 'this guard admits only sealed tokens', {
+          seal: 'missing',
+        });
       }
       return { token: number! };
     }
     if (!rule) {
       // Nothing to verify with. The number beside it may pass; a number inside it may not.
       if (number !== undefined) return { token: number };
-      throw new HoldfastError('token-unsealed', 'this guard has no keys to verify a seal with');
+      throw new HoldfastError('token-unsealed', 'this guard has no keys to verify a seal with', {
+        seal: 'unknown-key',
+      });
     }
-    const { tenant } = rule;
-    const expected = { resource, tenant, token: number };
+    const { tenant = '', skewMs, lifeMsMax = SEAL_LIFE_MS_MAX } = rule;
+    const expected = { resource, tenant, token: number, skewMs, lifeMsMax };
     const claims = verifySeal(rule.keys, sealed, expected, this.clock.wall());
     return { token: claims.token, holder: claims.holder };
   }
+}
+
+function sealIn(presented: Presented): string | undefined {
+  const { token, seal } =
+    typeof presented === 'object' ? presented : { token: presented, seal: undefined };
+  return seal ?? (typeof token === 'string' && isSealed(token) ? token : undefined);
 }
 
 function checkResource(resource: string): void {

@@ -1,4 +1,11 @@
 export {
+  isSealed,
+  type SealClaims,
+  type SealExpectation,
+  type SealedToken,
+} from '../model/seal.ts';
+export { type PublicSealKey, readSealKeys, SEAL_KEYS_PATH } from '../model/seal-keys.ts';
+export {
   admit,
   admitReader,
   admitWriter,
@@ -9,12 +16,14 @@ export {
   type SharedVerdict,
   type Verdict,
 } from './fence.ts';
-export type { Admitted, Claim, GuardOptions, Mark, Presented, Refused } from './gate.ts';
+export {
+  type FetchedSealKeys,
+  type FetchSealKeysOptions,
+  fetchSealKeys,
+} from './fetched-seal-keys.ts';
+export type { Admitted, Claim, GuardOptions, Mark, Presented, Refused, SealRule } from './gate.ts';
 export {
   generateSealKey,
-  isSealed,
-  type SealClaims,
-  type SealExpectation,
   type SealKey,
   type SealKeySet,
   sealKeySet,

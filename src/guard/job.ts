@@ -47,6 +47,7 @@ export class JobSink {
 
   /** `run`: go ahead, this is attempt n. `done`: somebody has finished it. Errors: `stale`. */
   async start(as: Presented, id: string): Promise<JobStart> {
+    await this.#gate.ready(as);
     const claim = this.#gate.read(as, id);
     const answer = await this.#store.update<JobStart | Refusal>(id, (present) =>
       decideStart(present, claim.token),
@@ -61,6 +62,7 @@ export class JobSink {
    * under this token. Finishing twice under one token is the same as once.
    */
   async finish(as: Presented, id: string, result?: string): Promise<void> {
+    await this.#gate.ready(as);
     const claim = this.#gate.read(as, id);
     const answer = await this.#store.update<'done' | 'unstarted' | Refusal>(id, (present) =>
       decideFinish(present, claim.token, result),

@@ -64,6 +64,7 @@ export class ObjectGuard {
     data: Uint8Array | string,
     { rule = 'reign' }: { readonly rule?: Rule } = {},
   ): Promise<void> {
+    await this.#gate.ready(as);
     const claim = this.#gate.read(as, name);
     await this.#readAndCompare(claim, rule);
     const nonce = this.#nonce();
@@ -80,6 +81,7 @@ export class ObjectGuard {
   }
 
   async delete(as: Presented, name: string): Promise<void> {
+    await this.#gate.ready(as);
     const claim = this.#gate.read(as, name);
     await this.#move(claim, 'reign', undefined, this.#nonce());
   }

@@ -95,6 +95,7 @@ export class RedisGuard {
   /** The commands' answers, in order. Errors: `stale`, `token-invalid`, `token-unsealed`. */
   async run(presented: Presented, effect: RedisEffect): Promise<readonly unknown[]> {
     const { resource, rule = 'reign' } = effect;
+    await this.#gate.ready(presented);
     const claim = this.#gate.read(presented, resource);
     const words = [
       ...[formatToken(claim.token), rule, claim.holder ?? '', String(this.#gate.clock.wall())],

@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { ManualClock } from '../base/clock.ts';
 import { HoldfastError } from '../model/errors.ts';
+import type { SealClaims } from '../model/seal.ts';
 import { Gate } from './gate.ts';
-import { generateSealKey, type SealClaims, sealKeySet, sealToken, verifySeal } from './seal.ts';
+import { generateSealKey, sealKeySet, sealToken, verifySeal } from './seal.ts';
 
 const key = generateSealKey('2026-11');
 const keys = sealKeySet([key]);
@@ -37,8 +38,6 @@ describe('a sealed token', () => {
     for (let i = 0; i < sealed.length; i++) {
       const other = sealed[i] === 'A' ? 'B' : 'A';
       const altered = sealed.slice(0, i) + other + sealed.slice(i + 1);
-      // The last base64 character of 64 bytes has spare bits: such a change decodes the same.
-      if (i === sealed.length - 1) continue;
       refusal(() => verifySeal(keys, altered, expected, 0));
     }
   });

@@ -1,10 +1,6 @@
 /**
- * Sealed tokens: a token signed by its authority, so that a guard can tell a granted number from
- * an invented one. Without a seal, one invented 2^62 would lock every real holder out for ever.
- *
- * Form: `hf1.KEY-ID.CLAIMS.SIGNATURE`; claims are JSON, claims and signature base64url, and the
- * Ed25519 signature covers everything before the last dot. Verifying needs only public keys and no
- * connection. Keys rotate: the set may verify under several ids and seals under the newest.
+ * Ed25519 for sealed tokens (`model/seal.ts` has their form). Verifying needs only public keys and
+ * no connection. Keys rotate: the set may verify under several ids and seals under the newest.
  */
 import {
   createPrivateKey,
@@ -15,22 +11,13 @@ import {
   verify,
 } from 'node:crypto';
 import { HoldfastError } from '../model/errors.ts';
-import { formatToken, parseToken, type Token } from '../model/token.ts';
-
-const VERSION = 'hf1';
-const KEY_ID = /^[A-Za-z0-9_-]{1,64}$/;
-const BASE64URL = /^[A-Za-z0-9_-]+$/;
-/** A seal travels in a header; a longer one is not ours. */
-const SEAL_LENGTH_MAX = 4_096;
-
-export interface SealClaims {
-  readonly token: Token;
-  readonly tenant: string;
-  readonly resource: string;
-  readonly holder: string;
-  /** On the wall clock: a seal outlives its grant by at most this, and is renewed with it. */
-  readonly expiresAtMs: number;
-}
+import {
+  isKeyId,
+  readSeal,
+  type SealClaims,
+  type SealExpectation,
+  writeSeal,
+} from '../model/seal.ts';
 
 /** A key pair as plain data; `secret` stays with the authority. Both are base64url, 32 bytes. */
 export interface SealKey {
@@ -55,7 +42,7 @@ export function sealKeySet(keys: readonly SealKey[]): SealKeySet {
   const verifiers = new Map<string, KeyObject>();
   let signer: SealKeySet['signer'];
   for (const { id, public: x, secret: d } of keys) {
-    if (!KEY_ID.test(id)) {
+    if (!isKeyId(id)) {
       throw new HoldfastError('invalid-argument', `${JSON.stringify(id)} is not a key id`);
     }
     try {
@@ -71,80 +58,24 @@ export function sealKeySet(keys: readonly SealKey[]): SealKeySet {
   return { signer, verifiers };
 }
 
+/** For authorities of one's own and for tests; a Holdfast server seals by itself. */
 export function sealToken({ signer }: SealKeySet, claims: SealClaims): string {
   if (!signer) throw new HoldfastError('invalid-argument', 'no key of this set can sign');
-  const body = JSON.stringify({
-    t: formatToken(parseToken(claims.token)),
-    n: claims.tenant,
-    r: claims.resource,
-    h: claims.holder,
-    e: claims.expiresAtMs,
-  });
-  const signed = `${VERSION}.${signer.id}.${Buffer.from(body).toString('base64url')}`;
-  return `${signed}.${sign(null, Buffer.from(signed), signer.key).toString('base64url')}`;
-}
-
-export function isSealed(text: string): boolean {
-  return text.startsWith(`${VERSION}.`);
-}
-
-export interface SealExpectation {
-  readonly resource: string;
-  /** Absent: any tenant. */
-  readonly tenant?: string | undefined;
-  /** A number presented beside the seal must be the sealed one. */
-  readonly token?: Token | undefined;
+  return writeSeal(claims, signer.id, (signed) => sign(null, signed, signer.key));
 }
 
 /** The claims of a seal that holds for this resource now; `token-unsealed` otherwise. */
 export function verifySeal(
-  keys: SealKeySet,
+  { verifiers }: SealKeySet,
   sealed: string,
   expected: SealExpectation,
   wallMs: number,
 ): SealClaims {
-  const claims = readSigned(keys, sealed);
-  if (claims.resource !== expected.resource) {
-    throw unsealed(`it is for ${JSON.stringify(claims.resource)}, not for this resource`);
-  }
-  if (expected.tenant !== undefined && claims.tenant !== expected.tenant) {
-    throw unsealed(`it is for tenant ${JSON.stringify(claims.tenant)}`);
-  }
-  if (expected.token !== undefined && claims.token !== expected.token) {
-    throw unsealed(`it is for token ${claims.token}, not ${expected.token}`);
-  }
-  if (!(wallMs < claims.expiresAtMs)) throw unsealed('it has expired');
-  return claims;
-}
-
-function readSigned(keys: SealKeySet, sealed: string): SealClaims {
-  const parts = sealed.length <= SEAL_LENGTH_MAX ? sealed.split('.') : [];
-  const [version, id = '', body = '', signature = ''] = parts;
-  if (parts.length !== 4 || version !== VERSION) throw unsealed('it is not a sealed token');
-  if (!BASE64URL.test(body) || !BASE64URL.test(signature)) throw unsealed('it is damaged');
-  const key = keys.verifiers.get(id);
-  if (!key) throw unsealed(`its key ${JSON.stringify(id.slice(0, 64))} is not known here`);
-  const signed = Buffer.from(`${version}.${id}.${body}`);
-  if (!verify(null, signed, key, Buffer.from(signature, 'base64url'))) {
-    throw unsealed('its signature is wrong');
-  }
-  return readClaims(Buffer.from(body, 'base64url').toString());
-}
-
-function readClaims(body: string): SealClaims {
-  try {
-    const { t, n, r, h, e } = JSON.parse(body) as Record<string, unknown>;
-    if (typeof n === 'string' && typeof r === 'string' && typeof h === 'string') {
-      if (typeof e === 'number') {
-        return { token: parseToken(t), tenant: n, resource: r, holder: h, expiresAtMs: e };
-      }
-    }
-  } catch {
-    // Signed, and yet not what `sealToken` writes: told below.
-  }
-  throw unsealed('its claims cannot be read');
-}
-
-function unsealed(why: string): HoldfastError {
-  return new HoldfastError('token-unsealed', `the seal does not hold: ${why}`);
+  return readSeal(sealed, expected, {
+    wallMs,
+    verify: (keyId, signed, signature) => {
+      const key = verifiers.get(keyId);
+      return key && verify(null, signed, key, signature);
+    },
+  });
 }

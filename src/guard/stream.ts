@@ -98,6 +98,7 @@ export class StreamGuard {
     socket.once('close', () => this.#sockets.delete(socket));
     try {
       const { token, holder, rest } = await readGreeting(socket);
+      await this.#gate.ready({ token, holder });
       const claim = this.#gate.read({ token, holder }, this.#options.resource);
       const turn = this.#turn.then(() => this.#take(socket, claim, rest));
       this.#turn = turn.catch(() => {});

@@ -73,7 +73,20 @@ export interface ErrorDetails {
   readonly cycle?: readonly string[];
   /** With `store-in-use`: who owns it. */
   readonly owner?: string;
+  /** With `token-unsealed`: what is wrong with the seal. */
+  readonly seal?: SealFault;
 }
+
+export type SealFault =
+  | 'missing'
+  | 'malformed'
+  | 'unknown-key'
+  | 'forged'
+  | 'other-resource'
+  | 'other-tenant'
+  | 'other-token'
+  | 'expired'
+  | 'from-the-future';
 
 export type LossReason =
   | 'expired'

@@ -9,10 +9,12 @@
  */
 import type { Bytes } from '../base/bytes.ts';
 import { HoldfastError, type LossReason } from '../model/errors.ts';
+import type { SealedToken } from '../model/seal.ts';
 import type { Token } from '../model/token.ts';
 import type { Compare, Revision } from '../model/transaction.ts';
 import { isOurs } from './line.ts';
-import type { Session } from './session.ts';
+import { type SealOptions, Seals } from './seals.ts';
+import type { Holding, Session } from './session.ts';
 import { reportStale, type StaleReport } from './stale.ts';
 
 export interface GrantParts {
@@ -27,6 +29,8 @@ export interface GrantParts {
   readonly giveBack: () => Promise<void>;
 }
 
+const NONE: readonly Bytes[] = [];
+
 export class Grant implements AsyncDisposable {
   readonly name: string;
   /** Greater than every token granted before for this name. */
@@ -34,11 +38,12 @@ export class Grant implements AsyncDisposable {
   readonly key: Bytes;
   readonly session: Session;
   readonly #parts: GrantParts;
-  readonly #unhold: () => void;
+  readonly #holdings: readonly Holding[];
   #controller: AbortController | undefined;
   #ended: { readonly reason: LossReason; readonly message: string } | undefined;
   #error: HoldfastError | undefined;
   #releasing: Promise<void> | undefined;
+  #seals: Seals | undefined;
 
   constructor(parts: GrantParts) {
     this.#parts = parts;
@@ -46,12 +51,11 @@ export class Grant implements AsyncDisposable {
     this.token = parts.token;
     this.key = parts.key;
     this.session = parts.session;
-    const unholds = [parts.key, ...(parts.moreKeys ?? [])].map((key) =>
-      parts.session.hold({ key, lose: (reason, message) => this.#end(reason, message) }),
-    );
-    this.#unhold = () => {
-      for (const unhold of unholds) unhold();
-    };
+    this.#holdings = [parts.key, ...(parts.moreKeys ?? NONE)].map((key) => ({
+      key,
+      lose: (reason, message) => this.#end(reason, message),
+    }));
+    for (const holding of this.#holdings) this.session.hold(holding);
   }
 
   /** Aborts when the grant ends, with a `grant-lost` error that carries the reason. */
@@ -79,6 +83,19 @@ export class Grant implements AsyncDisposable {
 
   /** Holds in a transaction on the same authority for as long as the grant stands. */
   readonly ownership = (): Compare => isOurs(this.key, this.#parts.createRevision);
+
+  /**
+   * The token signed by the authority, for a guard that takes no other; of locks and elections only.
+   * Ask for it before each use: it is short-lived, and a present one is answered at once. Errors:
+   * `unsupported` when the authority has no key (only Holdfast servers do), `grant-lost`.
+   */
+  readonly sealedToken = async (options?: SealOptions): Promise<SealedToken> => {
+    this.ensureHeld();
+    this.#seals ??= new Seals(this);
+    const sealed = await this.#seals.get(options);
+    this.ensureHeld();
+    return sealed;
+  };
 
   /** Gives the grant back. Idempotent; resolves when the next one may have it. */
   readonly release = (): Promise<void> => {
@@ -115,7 +132,7 @@ export class Grant implements AsyncDisposable {
   #end(reason: LossReason, message: string): void {
     if (this.#ended) return;
     this.#ended = { reason, message };
-    this.#unhold();
+    for (const holding of this.#holdings) this.session.unhold(holding);
     this.#controller?.abort(this.#loss());
   }
 

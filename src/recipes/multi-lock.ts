@@ -8,6 +8,7 @@
  */
 import type { Bytes } from '../base/bytes.ts';
 import { HoldfastError } from '../model/errors.ts';
+import type { SealedToken } from '../model/seal.ts';
 import { makeToken, type Token } from '../model/token.ts';
 import type { Compare, Header, KeyValue, Operation, Revision } from '../model/transaction.ts';
 import { decodeClaim, encodeClaim } from './claim.ts';
@@ -15,19 +16,10 @@ import { milliseconds } from './duration.ts';
 import { Grant, type GrantParts } from './grant.ts';
 import { Interruption } from './interruption.ts';
 import { checkName, linePrefix } from './keys.ts';
-import {
-  confirm,
-  emptyLine,
-  findBefore,
-  isOurs,
-  type Line,
-  lineName,
-  lineOf,
-  newestClaims,
-  waitForTurn,
-} from './line.ts';
+import { confirm, findBefore, isOurs, type Line, lineOf, waitForTurn } from './line.ts';
 import { type AcquireOptions, runHolding, type SessionSource } from './lock.ts';
-import type { Session } from './session.ts';
+import { type SealOptions, Seals } from './seals.ts';
+import type { Session, TakenKey } from './session.ts';
 
 /** Operations per line are few, and engines bound them per transaction. */
 const NAMES_MAX = 32;
@@ -36,11 +28,30 @@ export class MultiGrant extends Grant {
   /** By name. All claims were made in one revision, so the number is the same. */
   readonly tokens: ReadonlyMap<string, Token>;
   readonly #compares: readonly Compare[];
+  #seals: ReadonlyMap<string, Seals> | undefined;
 
   constructor(parts: GrantParts, names: readonly string[], compares: readonly Compare[]) {
     super(parts);
     this.tokens = new Map(names.map((name) => [name, parts.token]));
     this.#compares = compares;
+  }
+
+  /** By name, as `sealedToken` of a single lock: each guard wants the seal of its own resource. */
+  async sealedTokens(options?: SealOptions): Promise<ReadonlyMap<string, SealedToken>> {
+    this.ensureHeld();
+    const { token, session } = this;
+    this.#seals ??= new Map(
+      [...this.tokens.keys()].map((name, at) => {
+        const { key } = this.#compares[at]!;
+        return [name, new Seals({ name, key, token, session })];
+      }),
+    );
+    const sealed = [...this.#seals].map(
+      async ([name, seals]) => [name, await seals.get(options)] as const,
+    );
+    const all = new Map(await Promise.all(sealed));
+    this.ensureHeld();
+    return all;
   }
 
   /** One comparison per lock. */
@@ -89,8 +100,8 @@ export class MultiLock {
 
 interface Part {
   readonly line: Line;
+  readonly taken: TakenKey;
   readonly key: Bytes;
-  readonly slot: number;
 }
 
 interface MultiPlace {
@@ -116,8 +127,9 @@ class MultiClaim {
     this.#options = options;
     this.#sinceMs = session.authority.clock.wall();
     this.#parts = names.map((name) => {
-      const prefix = linePrefix(session.authority.namespace, name);
-      return { line: lineOf(session, prefix), ...session.takeKey(prefix, lineName(prefix)) };
+      const line = lineOf(session, linePrefix(session.authority.namespace, name));
+      const taken = session.takeKey(line.keys);
+      return { line, taken, key: taken.key };
     });
   }
 
@@ -145,7 +157,7 @@ class MultiClaim {
 
   async #enter(join: boolean, interruption: Interruption): Promise<MultiPlace | undefined> {
     const { engine } = this.#session.authority;
-    const reads: Operation[] = this.#parts.map(({ line }) => newestClaims(line.prefix));
+    const reads: Operation[] = this.#parts.map(({ line }) => line.newest);
     const first = this.#parts[0]!.key;
     const nested: Operation = {
       type: 'txn',
@@ -154,7 +166,7 @@ class MultiClaim {
       failure: [{ type: 'range', key: first }, ...reads],
     };
     const request = {
-      compare: this.#parts.map(({ line }) => emptyLine(line.prefix)),
+      compare: this.#parts.map(({ line }) => line.empty),
       success: this.#puts(true),
       failure: [nested],
     };
@@ -275,9 +287,9 @@ class MultiClaim {
   }
 
   #forget(doubtful: boolean): void {
-    for (const { line, key, slot } of this.#parts) {
+    for (const { taken, key } of this.#parts) {
       if (doubtful) this.#session.abandon(key);
-      else this.#session.returnKey(lineName(line.prefix), slot);
+      else this.#session.returnKey(taken);
     }
   }
 

@@ -1,9 +1,11 @@
 /** What a server answers to plain HTTP: health, version, metrics, and the gateway's paths. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { HoldfastError } from '../model/errors.ts';
+import { SEAL_KEYS_PATH } from '../model/seal-keys.ts';
 import type { Backend } from './backend.ts';
 import type { Gateway } from './gateway.ts';
 import type { Metrics } from './metrics.ts';
+import { sealKeysPage } from './sealing/page.ts';
 import type { Readiness } from './services/health.ts';
 import { EMULATED_VERSION } from './services/maintenance.ts';
 
@@ -38,6 +40,7 @@ export class Endpoints {
       ['/readyz', (_request, response) => this.#check(response, true)],
       ['/version', (_request, response) => version(response)],
       ['/metrics', (_request, response) => this.#metrics(response)],
+      [SEAL_KEYS_PATH, sealKeysPage(options.backend.sealKeys)],
     ]);
   }
 

@@ -53,6 +53,7 @@ const REQUESTS: Readonly<Record<string, object>> = {
   '/v3electionpb.Election/Leader': { name: key },
   '/v3electionpb.Election/Observe': { name: key },
   '/holdfastpb.Authority/LiftEra': { era: 1 },
+  '/holdfastpb.Authority/SealToken': { key: utf8('a/4d'), lease: LEASE },
 };
 
 const requestFor = ({ path }: Method): object => REQUESTS[path] ?? {};
@@ -201,7 +202,10 @@ describe('the names of methods and routes', () => {
 
   test('every HTTP route is in the method table, or shows no data', async () => {
     const base = `http://127.0.0.1:${stage.server.port}`;
-    const routes = ['/health', '/healthz', '/livez', '/readyz', '/version', '/metrics'];
+    const routes = [
+      ...['/health', '/healthz', '/livez', '/readyz', '/version', '/metrics'],
+      '/.well-known/holdfast-keys',
+    ];
     for (const route of routes) {
       const body = await (await fetch(base + route)).text();
       expect(body).not.toContain('kept-secret');

@@ -20,6 +20,7 @@ import {
   type LeaseRenewal,
   leaseHex,
 } from '../../model/lease.ts';
+import type { Sealer } from '../../model/seal.ts';
 import { ERA_MAX } from '../../model/token.ts';
 import type {
   Compare,
@@ -65,6 +66,7 @@ import type { Footprint } from './footprint.ts';
 import { ERA_KEY, History } from './history.ts';
 import { Lane, type Travel } from './lane.ts';
 import { Renewals } from './renewals.ts';
+import { sealerOf } from './sealer.ts';
 import { type Survey, survey, tie } from './tied.ts';
 import { versionWarning } from './versions.ts';
 import { refusedWatch } from './watch.ts';
@@ -83,6 +85,7 @@ const ERA_ATTEMPTS = 8;
 export class EtcdEngine implements Engine {
   readonly capabilities: Capabilities;
   readonly operator?: Operator;
+  readonly sealer?: Sealer;
   readonly #channel: Channel;
   readonly #clock: Clock;
   readonly #history: History;
@@ -111,6 +114,7 @@ export class EtcdEngine implements Engine {
     this.#channel = channel;
     this.#clock = clock;
     this.#history = history;
+    if (history.keepsEra) this.sealer = sealerOf(channel);
     const headerOf = history.header.bind(history);
     const bytesMax = config.watchBytesMax ?? WATCH_BYTES_MAX;
     this.#watches = new Watches({ channel, clock, bytesMax, headerOf });

@@ -73,6 +73,7 @@ export class CacheAgent {
    */
   async purge(presented: Presented, target: string): Promise<void> {
     const path = normalPath(target);
+    await this.#gate.ready(presented);
     const claim = this.#gate.read(presented, path);
     const { admitted, mark } = await this.#marks.raise(claim, 'reign', this.#gate.clock.wall());
     if (!admitted) throw this.#gate.refused(claim, mark);

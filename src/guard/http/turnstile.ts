@@ -66,6 +66,7 @@ export class Turnstile {
    * ends nor reacts to its abort: nothing was done, try again.
    */
   async enter(presented: Presented, resource: string, rule: Rule = 'reign'): Promise<Admission> {
+    await this.#gate.ready(presented);
     const claim = this.#gate.read(presented, resource);
     const room = this.#rooms.get(resource) ?? { inside: new Set(), newest: 0n, entering: 0 };
     this.#rooms.set(resource, room);

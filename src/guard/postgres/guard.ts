@@ -53,6 +53,7 @@ export class PostgresGuard {
     { rule = 'reign' }: AdmitOptions = {},
   ): Promise<Token> {
     refusePool(tx);
+    await this.#gate.ready(presented);
     const claim = this.#gate.read(presented, resource);
     return await this.#pass(
       tx,
@@ -68,6 +69,7 @@ export class PostgresGuard {
    */
   async admitRead(tx: Transaction, presented: Presented, resource: string): Promise<Token> {
     refusePool(tx);
+    await this.#gate.ready(presented);
     const claim = this.#gate.read(presented, resource);
     return await this.#pass(
       tx,

@@ -1,6 +1,8 @@
 /** What Holdfast's own clients ask of the authority, beyond etcd. */
 import { AuthorityService } from '../../wire/messages/services.ts';
 import type { Backend } from '../backend.ts';
+import { published } from '../sealing/keyring.ts';
+import { seal } from '../sealing/seal.ts';
 import { type Handler, unary } from './service.ts';
 
 export function authorityService(backend: Backend): Handler[] {
@@ -12,6 +14,21 @@ export function authorityService(backend: Backend): Handler[] {
       }
       backend.admin(call);
       return { header: backend.header(await backend.engine.liftEra(era)) };
+    }),
+    unary(AuthorityService.SealToken, async (request, call) => {
+      const { header, seal: sealed, claims, validMs } = await seal(backend, request, call);
+      const { token, tenant, resource, holder, expiresAtMs: expiresMs } = claims;
+      const names = { tenant, resource, holder };
+      return { header: backend.header(header), seal: sealed, token, ...names, expiresMs, validMs };
+    }),
+    unary(AuthorityService.RotateSealKeys, async ({ discard }, call) => {
+      backend.admin(call);
+      const keyring = await backend.sealKeys.rotate(discard);
+      return {
+        header: backend.header((await backend.engine.status()).header),
+        keyId: keyring.signing.id,
+        published: published(keyring, backend.options.clock.wall()).map(({ id }) => id),
+      };
     }),
   ];
 }

@@ -2,6 +2,7 @@
 import type { Reader } from '../reader.ts';
 import type { Writer } from '../writer.ts';
 import type { MessageType, Method } from '../descriptor.ts';
+import { EMPTY, type Bytes } from '../../../base/bytes.ts';
 import { ResponseHeader, type ResponseHeaderInit, makeResponseHeader, readResponseHeader, writeResponseHeader } from './rpc.ts';
 
 export interface LiftEraRequest {
@@ -87,11 +88,280 @@ export const LiftEraResponse: MessageType<LiftEraResponse, LiftEraResponseInit> 
   write: writeLiftEraResponse,
 };
 
+export interface SealTokenRequest {
+  key: Bytes;
+  lease: bigint;
+  token: bigint;
+}
+export interface SealTokenRequestInit {
+  readonly key?: Bytes | undefined;
+  readonly lease?: bigint | undefined;
+  readonly token?: bigint | undefined;
+}
+function makeSealTokenRequest(): SealTokenRequest {
+  return {
+    key: EMPTY,
+    lease: 0n,
+    token: 0n,
+  };
+}
+const KNOWN_SealTokenRequest: readonly number[] = [1, 2, 3];
+function readSealTokenRequest(r: Reader, m: SealTokenRequest): SealTokenRequest {
+  while (r.at < r.end) {
+    const tag = r.tag();
+    switch (tag) {
+      case 10:
+        m.key = r.bytes();
+        break;
+      case 16:
+        m.lease = r.bigInt64();
+        break;
+      case 24:
+        m.token = r.bigInt64();
+        break;
+      default:
+        r.skip(tag, KNOWN_SealTokenRequest);
+    }
+  }
+  return m;
+}
+function writeSealTokenRequest(w: Writer, m: SealTokenRequestInit): void {
+  if (m.token) w.bigInt64(24, m.token);
+  if (m.lease) w.bigInt64(16, m.lease);
+  if (m.key !== undefined && m.key.length > 0) w.bytes(10, m.key);
+}
+export const SealTokenRequest: MessageType<SealTokenRequest, SealTokenRequestInit> = {
+  name: 'holdfastpb.SealTokenRequest',
+  fields: [
+    { number: 1, name: 'key', local: 'key', kind: 'bytes' },
+    { number: 2, name: 'lease', local: 'lease', kind: 'big-int64' },
+    { number: 3, name: 'token', local: 'token', kind: 'big-int64' },
+  ],
+  make: makeSealTokenRequest,
+  read: readSealTokenRequest,
+  write: writeSealTokenRequest,
+};
+
+export interface SealTokenResponse {
+  header: ResponseHeader | undefined;
+  seal: string;
+  token: bigint;
+  tenant: string;
+  resource: string;
+  holder: string;
+  expiresMs: number;
+  validMs: number;
+}
+export interface SealTokenResponseInit {
+  readonly header?: ResponseHeaderInit | undefined;
+  readonly seal?: string | undefined;
+  readonly token?: bigint | undefined;
+  readonly tenant?: string | undefined;
+  readonly resource?: string | undefined;
+  readonly holder?: string | undefined;
+  readonly expiresMs?: number | undefined;
+  readonly validMs?: number | undefined;
+}
+function makeSealTokenResponse(): SealTokenResponse {
+  return {
+    header: undefined,
+    seal: '',
+    token: 0n,
+    tenant: '',
+    resource: '',
+    holder: '',
+    expiresMs: 0,
+    validMs: 0,
+  };
+}
+const KNOWN_SealTokenResponse: readonly number[] = [1, 2, 3, 4, 5, 6, 7, 8];
+function readSealTokenResponse(r: Reader, m: SealTokenResponse): SealTokenResponse {
+  while (r.at < r.end) {
+    const tag = r.tag();
+    switch (tag) {
+      case 10: {
+        const outer = r.enter();
+        m.header = readResponseHeader(r, m.header ?? makeResponseHeader());
+        r.leave(outer);
+        break;
+      }
+      case 18:
+        m.seal = r.string();
+        break;
+      case 24:
+        m.token = r.bigInt64();
+        break;
+      case 34:
+        m.tenant = r.string();
+        break;
+      case 42:
+        m.resource = r.string();
+        break;
+      case 50:
+        m.holder = r.string();
+        break;
+      case 56:
+        m.expiresMs = r.int64();
+        break;
+      case 64:
+        m.validMs = r.int64();
+        break;
+      default:
+        r.skip(tag, KNOWN_SealTokenResponse);
+    }
+  }
+  return m;
+}
+function writeSealTokenResponse(w: Writer, m: SealTokenResponseInit): void {
+  if (m.validMs) w.int64(64, m.validMs);
+  if (m.expiresMs) w.int64(56, m.expiresMs);
+  if (m.holder) w.string(50, m.holder);
+  if (m.resource) w.string(42, m.resource);
+  if (m.tenant) w.string(34, m.tenant);
+  if (m.token) w.bigInt64(24, m.token);
+  if (m.seal) w.string(18, m.seal);
+  if (m.header !== undefined) {
+    const mark = w.length;
+    writeResponseHeader(w, m.header);
+    w.close(10, mark);
+  }
+}
+export const SealTokenResponse: MessageType<SealTokenResponse, SealTokenResponseInit> = {
+  name: 'holdfastpb.SealTokenResponse',
+  fields: [
+    { number: 1, name: 'header', local: 'header', kind: 'message', message: () => ResponseHeader },
+    { number: 2, name: 'seal', local: 'seal', kind: 'string' },
+    { number: 3, name: 'token', local: 'token', kind: 'big-int64' },
+    { number: 4, name: 'tenant', local: 'tenant', kind: 'string' },
+    { number: 5, name: 'resource', local: 'resource', kind: 'string' },
+    { number: 6, name: 'holder', local: 'holder', kind: 'string' },
+    { number: 7, name: 'expires_ms', local: 'expiresMs', kind: 'int64' },
+    { number: 8, name: 'valid_ms', local: 'validMs', kind: 'int64' },
+  ],
+  make: makeSealTokenResponse,
+  read: readSealTokenResponse,
+  write: writeSealTokenResponse,
+};
+
+export interface RotateSealKeysRequest {
+  discard: boolean;
+}
+export interface RotateSealKeysRequestInit {
+  readonly discard?: boolean | undefined;
+}
+function makeRotateSealKeysRequest(): RotateSealKeysRequest {
+  return {
+    discard: false,
+  };
+}
+const KNOWN_RotateSealKeysRequest: readonly number[] = [1];
+function readRotateSealKeysRequest(r: Reader, m: RotateSealKeysRequest): RotateSealKeysRequest {
+  while (r.at < r.end) {
+    const tag = r.tag();
+    switch (tag) {
+      case 8:
+        m.discard = r.bool();
+        break;
+      default:
+        r.skip(tag, KNOWN_RotateSealKeysRequest);
+    }
+  }
+  return m;
+}
+function writeRotateSealKeysRequest(w: Writer, m: RotateSealKeysRequestInit): void {
+  if (m.discard) w.bool(8, m.discard);
+}
+export const RotateSealKeysRequest: MessageType<RotateSealKeysRequest, RotateSealKeysRequestInit> = {
+  name: 'holdfastpb.RotateSealKeysRequest',
+  fields: [
+    { number: 1, name: 'discard', local: 'discard', kind: 'bool' },
+  ],
+  make: makeRotateSealKeysRequest,
+  read: readRotateSealKeysRequest,
+  write: writeRotateSealKeysRequest,
+};
+
+export interface RotateSealKeysResponse {
+  header: ResponseHeader | undefined;
+  keyId: string;
+  published: string[];
+}
+export interface RotateSealKeysResponseInit {
+  readonly header?: ResponseHeaderInit | undefined;
+  readonly keyId?: string | undefined;
+  readonly published?: readonly string[] | undefined;
+}
+function makeRotateSealKeysResponse(): RotateSealKeysResponse {
+  return {
+    header: undefined,
+    keyId: '',
+    published: [],
+  };
+}
+const KNOWN_RotateSealKeysResponse: readonly number[] = [1, 2, 3];
+function readRotateSealKeysResponse(r: Reader, m: RotateSealKeysResponse): RotateSealKeysResponse {
+  while (r.at < r.end) {
+    const tag = r.tag();
+    switch (tag) {
+      case 10: {
+        const outer = r.enter();
+        m.header = readResponseHeader(r, m.header ?? makeResponseHeader());
+        r.leave(outer);
+        break;
+      }
+      case 18:
+        m.keyId = r.string();
+        break;
+      case 26:
+        m.published.push(r.string());
+        break;
+      default:
+        r.skip(tag, KNOWN_RotateSealKeysResponse);
+    }
+  }
+  return m;
+}
+function writeRotateSealKeysResponse(w: Writer, m: RotateSealKeysResponseInit): void {
+  if (m.published !== undefined && m.published.length > 0) {
+    const list = m.published;
+    for (let i = list.length - 1; i >= 0; i--) {
+      w.string(26, list[i]!);
+    }
+  }
+  if (m.keyId) w.string(18, m.keyId);
+  if (m.header !== undefined) {
+    const mark = w.length;
+    writeResponseHeader(w, m.header);
+    w.close(10, mark);
+  }
+}
+export const RotateSealKeysResponse: MessageType<RotateSealKeysResponse, RotateSealKeysResponseInit> = {
+  name: 'holdfastpb.RotateSealKeysResponse',
+  fields: [
+    { number: 1, name: 'header', local: 'header', kind: 'message', message: () => ResponseHeader },
+    { number: 2, name: 'key_id', local: 'keyId', kind: 'string' },
+    { number: 3, name: 'published', local: 'published', kind: 'string', repeated: true },
+  ],
+  make: makeRotateSealKeysResponse,
+  read: readRotateSealKeysResponse,
+  write: writeRotateSealKeysResponse,
+};
+
 export const AuthorityService: {
   readonly LiftEra: Method & { readonly kind: 'unary'; readonly request: typeof LiftEraRequest; readonly response: typeof LiftEraResponse };
+  readonly SealToken: Method & { readonly kind: 'unary'; readonly request: typeof SealTokenRequest; readonly response: typeof SealTokenResponse };
+  readonly RotateSealKeys: Method & { readonly kind: 'unary'; readonly request: typeof RotateSealKeysRequest; readonly response: typeof RotateSealKeysResponse };
 } = {
   LiftEra: {
     service: 'holdfastpb.Authority', name: 'LiftEra', path: '/holdfastpb.Authority/LiftEra',
     kind: 'unary', request: LiftEraRequest, response: LiftEraResponse, json: [],
+  },
+  SealToken: {
+    service: 'holdfastpb.Authority', name: 'SealToken', path: '/holdfastpb.Authority/SealToken',
+    kind: 'unary', request: SealTokenRequest, response: SealTokenResponse, json: ['/v3/authority/seal'],
+  },
+  RotateSealKeys: {
+    service: 'holdfastpb.Authority', name: 'RotateSealKeys', path: '/holdfastpb.Authority/RotateSealKeys',
+    kind: 'unary', request: RotateSealKeysRequest, response: RotateSealKeysResponse, json: ['/v3/authority/rotate'],
   },
 };
