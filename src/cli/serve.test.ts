@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
@@ -6,12 +6,10 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import * as processes from '../../test/servers/holdfast.ts';
 import { utf8 } from '../base/bytes.ts';
 import { KVService, WatchService } from '../wire/messages/services.ts';
 import { GrpcClient } from '../wire/net/grpc-client.ts';
-
-const ROOT = new URL('../..', import.meta.url).pathname;
-const MAIN = join(ROOT, 'src/cli/main.ts');
 
 let directory: string;
 const children: ChildProcess[] = [];
@@ -27,33 +25,16 @@ afterEach(() => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-interface Run {
-  readonly child: ChildProcess;
-  said(): string;
-  readonly ended: Promise<number | null>;
+function holdfast(...args: readonly string[]): processes.Run {
+  const run = processes.holdfast(args);
+  children.push(run.child);
+  return run;
 }
 
-function holdfast(...args: readonly string[]): Run {
-  const flags = ['--conditions=holdfast/source', '--import', 'tsx', MAIN, ...args];
-  const child = spawn(process.execPath, flags, { cwd: ROOT, stdio: ['ignore', 'ignore', 'pipe'] });
-  children.push(child);
-  let said = '';
-  child.stderr!.on('data', (chunk: Buffer) => {
-    said += chunk.toString();
-  });
-  const ended = once(child, 'close').then(([code]) => code as number | null);
-  return { child, said: () => said, ended };
-}
-
-/** A server that runs, and its port. */
-async function serving(...args: readonly string[]): Promise<Run & { readonly port: number }> {
-  const run = holdfast('serve', '--engine', `lmdb:${directory}/data`, '--listen', '0', ...args);
-  for (;;) {
-    const port = /"url":"http:\/\/127\.0\.0\.1:(\d+)"/.exec(run.said())?.[1];
-    if (port) return { ...run, port: Number(port) };
-    if (run.child.exitCode !== null) throw new Error(run.said());
-    await Promise.race([once(run.child.stderr!, 'data'), run.ended]);
-  }
+async function serving(): Promise<processes.Serving> {
+  const run = await processes.serving(['--engine', `lmdb:${directory}/data`]);
+  children.push(run.child);
+  return run;
 }
 
 describe('holdfast serve', () => {
@@ -80,17 +61,6 @@ describe('holdfast serve', () => {
     reader.destroy();
   });
 
-  test('goes on while nobody reads its log', async () => {
-    const run = await serving();
-    run.child.stderr!.pause();
-    const client = new GrpcClient({ port: run.port, deadlineMs: 20_000 });
-    for (let at = 0; at < 200; at++) await client.unary(KVService.Put, { key: utf8(`k${at}`) });
-    client.destroy();
-    run.child.stderr!.resume();
-    run.child.kill('SIGTERM');
-    expect(await run.ended).toBe(0);
-  });
-
   test('names a port that is taken and says what to do', async () => {
     const other = createServer().listen(0, '127.0.0.1');
     await once(other, 'listening');
@@ -109,7 +79,7 @@ describe('holdfast serve', () => {
 
   test('refuses a certificate without a key, and an option that it does not know', async () => {
     const [half, unknown] = [
-      holdfast('serve', '--engine', 'memory:', '--cert', MAIN),
+      holdfast('serve', '--engine', 'memory:', '--cert', processes.MAIN),
       holdfast('serve', '--no-such-option'),
     ];
     expect(await half.ended).toBe(64);

@@ -34,6 +34,7 @@ const USAGE = `holdfast serve: etcd v3 gRPC, its JSON gateway, health and metric
   --auth-token SPEC      simple, or jwt,sign-method=RS256,pub-key=F,priv-key=F,ttl=10m
   --tenant-keys N  --tenant-bytes N  --tenant-leases N  --tenant-watches N
   --tenant-requests N    per second; what one tenant may use
+  --limits FILE          those as JSON, {"tenant-keys": N, …}; read again on SIGHUP
   --password-length N    shorter ones are refused                   (1)
   --grace SECONDS        to finish what is under way at SIGTERM      (10)
   --insecure             serve an open address without TLS and authentication
@@ -56,6 +57,7 @@ const OPTIONS = {
   'tenant-leases': { type: 'string' },
   'tenant-watches': { type: 'string' },
   'tenant-requests': { type: 'string' },
+  limits: { type: 'string' },
   'password-length': { type: 'string' },
   grace: { type: 'string' },
   insecure: { type: 'boolean' },
@@ -116,14 +118,22 @@ function terminated(): Promise<void> {
   });
 }
 
-/** A file that cannot be read leaves the certificates as they were. */
+/** A file that cannot be read leaves what it says as it was. */
 function reload(server: RunningServer, settings: Values, log: ReturnType<typeof logger>): void {
-  try {
+  const attempt = (what: string, work: () => void): void => {
+    try {
+      work();
+    } catch (error) {
+      log('error', `${what} not reloaded`, { reason: HoldfastError.from(error).message });
+    }
+  };
+  attempt('certificates', () => {
     const tls = tlsFrom(settings);
     if (tls) server.reload(tls);
-  } catch (error) {
-    log('error', 'certificates not reloaded', { reason: HoldfastError.from(error).message });
-  }
+  });
+  attempt('limits', () => {
+    if (settings.limits !== undefined) server.limit(tenantLimits(settings));
+  });
 }
 
 function fromEnvironment(): Values {
@@ -209,9 +219,21 @@ function ttlOf(value = '5m'): number {
   return Number(match[1]) * UNITS[match[2]!]!;
 }
 
+const LIMITS = [
+  'tenant-keys',
+  'tenant-bytes',
+  'tenant-leases',
+  'tenant-watches',
+  'tenant-requests',
+] as const;
+type Limit = (typeof LIMITS)[number];
+
+/** What the file says goes before what the options say. */
 function tenantLimits(settings: Values): TenantLimits {
-  const limit = (name: keyof Values): number | undefined =>
-    settings[name] === undefined ? undefined : number(settings[name], name, 0);
+  const path = text(settings.limits);
+  const said = { ...settings, ...(path === undefined ? {} : limitsIn(path)) };
+  const limit = (name: Limit): number | undefined =>
+    said[name] === undefined ? undefined : number(said[name], name, 0);
   return {
     keys: limit('tenant-keys'),
     bytes: limit('tenant-bytes'),
@@ -219,6 +241,31 @@ function tenantLimits(settings: Values): TenantLimits {
     watches: limit('tenant-watches'),
     requestsPerSecond: limit('tenant-requests'),
   };
+}
+
+function limitsIn(path: string): Partial<Record<Limit, string>> {
+  let said: unknown;
+  try {
+    said = JSON.parse(file(path).toString());
+  } catch (error) {
+    if (HoldfastError.is(error)) throw error;
+    throw new HoldfastError('invalid-argument', `${path} is not JSON`);
+  }
+  if (typeof said !== 'object' || said === null || Array.isArray(said)) {
+    throw new HoldfastError('invalid-argument', `${path} is not an object of limits`);
+  }
+  const limits: Partial<Record<Limit, string>> = {};
+  for (const [name, value] of Object.entries(said)) {
+    const known = LIMITS.find((limit) => limit === name);
+    if (!known || typeof value !== 'number') {
+      throw new HoldfastError(
+        'invalid-argument',
+        `${path}: ${name} is not one of ${LIMITS.join(', ')} with a number`,
+      );
+    }
+    limits[known] = String(value);
+  }
+  return limits;
 }
 
 function file(path: string): Buffer {

@@ -74,6 +74,8 @@ export interface RunningServer extends AsyncDisposable {
   accept(socket: Socket): void;
   /** New handshakes use these certificates. */
   reload(tls: TlsOptions): void;
+  /** What each tenant may use from its next request on. */
+  limit(limits: TenantLimits): void;
   /** Says it is not ready, ends what streams, finishes what is under way, and closes. */
   drain(graceMs: number): Promise<void>;
   close(): Promise<void>;
@@ -205,6 +207,11 @@ class Running implements RunningServer {
   reload(tls: TlsOptions): void {
     this.#http2?.setSecureContext(tls);
     this.#log('info', 'certificates reloaded');
+  }
+
+  limit(limits: TenantLimits): void {
+    this.backend.tenants.limit(limits);
+    this.#log('info', 'limits reloaded', { ...limits });
   }
 
   async drain(graceMs: number): Promise<void> {

@@ -22,19 +22,27 @@ export interface TenantLimits {
 const DEFAULT_WRITES_IN_FLIGHT = 1_024;
 
 export class Meter {
-  readonly #limits: TenantLimits;
+  #limits: TenantLimits = {};
   readonly #clock: Clock;
-  readonly #rate: RateLimit | undefined;
+  #rate: RateLimit | undefined;
   readonly #usage: Usage;
   #writes = 0;
   #watches = 0;
 
   constructor(engine: Engine, keys: Bytes, clock: Clock, limits: TenantLimits) {
-    this.#limits = limits;
     this.#clock = clock;
     this.#usage = new Usage(engine, keys);
+    this.limit(limits);
+  }
+
+  /** From the next request on; what is in use already stays. */
+  limit(limits: TenantLimits): void {
     const { requestsPerSecond: pace } = limits;
-    this.#rate = pace === undefined ? undefined : new RateLimit(pace, pace, clock.now());
+    // The same pace goes on where it stands: a reload is no fresh start.
+    if (pace !== this.#limits.requestsPerSecond) {
+      this.#rate = pace === undefined ? undefined : new RateLimit(pace, pace, this.#clock.now());
+    }
+    this.#limits = limits;
   }
 
   async read<T>(work: () => Promise<T>): Promise<T> {

@@ -18,7 +18,7 @@ import { namespaced, PublicNamespace, TenantNamespace } from './namespace.ts';
 export class Tenants {
   readonly #engine: Engine;
   readonly #clock: Clock;
-  readonly #limits: TenantLimits;
+  #limits: TenantLimits;
   readonly #public: Engine;
   readonly #views = new Map<string, { readonly engine: Engine; readonly meter: Meter }>();
 
@@ -33,13 +33,19 @@ export class Tenants {
     for (const { meter } of this.#views.values()) await meter.close();
   }
 
+  /** For every tenant, from its next request on. */
+  limit(limits: TenantLimits): void {
+    this.#limits = limits;
+    for (const { meter } of this.#views.values()) meter.limit(limits);
+  }
+
   view(tenant: string | undefined): Engine {
     if (tenant === undefined) return this.#public;
     const known = this.#views.get(tenant);
     if (known) return known.engine;
     const keys = tenantPrefix(tenant, 'k');
     const meter = new Meter(this.#engine, keys, this.#clock, this.#limits);
-    const view = tenantView(this.#engine, tenant, meter, this.#limits);
+    const view = tenantView(this.#engine, tenant, meter, () => this.#limits);
     this.#views.set(tenant, { engine: view, meter });
     return view;
   }
@@ -49,7 +55,12 @@ function tenantPrefix(tenant: string, section: 'k' | 'l'): Bytes {
   return concatBytes(Uint8Array.of(0), utf8(`t/${encodeURIComponent(tenant)}/${section}/`));
 }
 
-function tenantView(engine: Engine, tenant: string, meter: Meter, limits: TenantLimits): Engine {
+function tenantView(
+  engine: Engine,
+  tenant: string,
+  meter: Meter,
+  limits: () => TenantLimits,
+): Engine {
   const own = namespaced(engine, new TenantNamespace(tenantPrefix(tenant, 'k')));
   const leases = new LeaseBook(engine, tenantPrefix(tenant, 'l'));
   const { operator: _operator, ...view } = own;
@@ -62,7 +73,7 @@ function tenantView(engine: Engine, tenant: string, meter: Meter, limits: Tenant
     },
     watch: (request, call) => meter.watch(() => own.watch(request, call)),
     grantLease: async (request, call) => {
-      await leases.requireRoom(limits.leases, call);
+      await leases.requireRoom(limits().leases, call);
       const grant = await own.grantLease(request, call);
       await leases.enter(grant.id, call);
       return grant;
