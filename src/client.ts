@@ -51,6 +51,8 @@ export interface ClientOptions {
   readonly random?: Random;
 }
 
+const TTL_MS_DEFAULT = 10_000;
+
 interface EngineModule {
   open(url: string, options: Readonly<Record<string, unknown>>): Promise<Engine>;
 }
@@ -102,6 +104,8 @@ export class Client implements AsyncDisposable {
   readonly #ownsEngine: boolean;
   /** By TTL; made when first needed. */
   readonly #pool = new Map<number, Promise<Session>>();
+  /** Those of the pool that have been opened, for whoever need not wait. */
+  readonly #opened = new Map<number, Session>();
   readonly #sessions = new Set<Session>();
   readonly #watchdogs = new Set<DeadlineGuard>();
   #closing: Promise<void> | undefined;
@@ -194,18 +198,29 @@ export class Client implements AsyncDisposable {
 
   /** The shared session with this TTL (default: the client's), made anew after a loss. */
   async session(ttl?: Duration): Promise<Session> {
+    return await this.#source(ttl);
+  }
+
+  /** The same, without a wait where the session stands. */
+  readonly #source = (ttl?: Duration): Session | Promise<Session> => {
+    const ttlMs = milliseconds(ttl ?? this.#options.ttl ?? TTL_MS_DEFAULT, 'ttl');
+    const session = this.#opened.get(ttlMs);
+    return session?.alive && !this.#closing ? session : this.#open(ttlMs);
+  };
+
+  async #open(ttlMs: number): Promise<Session> {
     this.#ensureOpen();
-    const ttlMs = milliseconds(ttl ?? this.#options.ttl ?? 10_000, 'ttl');
     const present = this.#pool.get(ttlMs);
     const session = await present?.catch(() => undefined);
     if (session?.alive) return session;
-    if (this.#pool.get(ttlMs) === present) {
-      const opening = this.openSession(ttlMs);
-      this.#pool.set(ttlMs, opening);
-      opening.catch(() => this.#pool.get(ttlMs) === opening && this.#pool.delete(ttlMs));
-      return await opening;
-    }
-    return await this.session(ttlMs);
+    if (this.#pool.get(ttlMs) !== present) return await this.#open(ttlMs);
+    const opening = this.openSession(ttlMs);
+    this.#pool.set(ttlMs, opening);
+    opening.then(
+      (opened) => this.#opened.set(ttlMs, opened),
+      () => this.#pool.get(ttlMs) === opening && this.#pool.delete(ttlMs),
+    );
+    return await opening;
   }
 
   /** A session of one's own, beside the shared ones. It ends with `close` or with the client. */
@@ -245,8 +260,6 @@ export class Client implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
-
-  readonly #source = (ttl?: Duration): Promise<Session> => this.session(ttl);
 
   async #close(): Promise<void> {
     await Promise.allSettled(this.#pool.values());

@@ -6,10 +6,10 @@ import { type Bytes, binaryString, EMPTY, utf8 } from '../base/bytes.ts';
 import { prefixRange } from '../model/range.ts';
 import type { Operation } from '../model/transaction.ts';
 import type { Authority } from './authority.ts';
-import { checkName, ownKey } from './keys.ts';
+import { checkName, claimKeys, ownKey } from './keys.ts';
 import { emptyLine } from './line.ts';
 import type { SessionSource } from './lock.ts';
-import type { Session } from './session.ts';
+import type { Session, TakenKey } from './session.ts';
 import { until, type WaitOptions } from './until.ts';
 
 export class Barrier {
@@ -51,7 +51,7 @@ export class DoubleBarrier {
   readonly #count: number;
   readonly #members: Bytes;
   readonly #ready: Bytes;
-  #stay: { readonly session: Session; readonly key: Bytes; readonly slot: number } | undefined;
+  #stay: { readonly session: Session; readonly taken: TakenKey } | undefined;
 
   constructor(name: string, count: number, authority: Authority, sessions: SessionSource) {
     this.#authority = authority;
@@ -64,8 +64,8 @@ export class DoubleBarrier {
   /** Waits until `count` participants have entered. */
   async enter(options: WaitOptions = {}): Promise<void> {
     const session = await this.#sessions();
-    const taken = session.takeKey(this.#members, binaryString(this.#members));
-    this.#stay = { session, ...taken };
+    const taken = session.takeKey(claimKeys(this.#members, session.id));
+    this.#stay = { session, taken };
     await this.#come(session, taken.key);
     try {
       await until(
@@ -127,15 +127,15 @@ export class DoubleBarrier {
     const stay = this.#stay;
     if (!stay) return;
     this.#stay = undefined;
-    const { session, key, slot } = stay;
+    const { session, taken } = stay;
     if (!session.alive) return;
-    const del: Operation = { type: 'delete', key };
+    const del: Operation = { type: 'delete', key: taken.key };
     let sent = 0;
     await session.call(() => {
       sent++;
       return this.#authority.engine.txn({ success: [del] });
     });
     // A deletion that arrives late must not meet the next stay.
-    if (sent === 1) session.returnKey(binaryString(this.#members), slot);
+    if (sent === 1) session.returnKey(taken);
   }
 }

@@ -9,7 +9,7 @@
  * key is deleted and made anew under the same lease, one claim per transaction, so that no two
  * claims ever share a revision. Claims of foreign clients are never moved.
  */
-import { type Bytes, concatBytes, EMPTY, equalBytes, utf8 } from '../base/bytes.ts';
+import { type Bytes, binaryString, concatBytes, EMPTY, equalBytes, utf8 } from '../base/bytes.ts';
 import { HoldfastError } from '../model/errors.ts';
 import { prefixRange } from '../model/range.ts';
 import { makeToken, type Token } from '../model/token.ts';
@@ -19,10 +19,10 @@ import { type Duration, milliseconds } from './duration.ts';
 import { type Followed, follow } from './follow.ts';
 import { Grant } from './grant.ts';
 import { Interruption } from './interruption.ts';
-import { checkName, linePrefix, ownKey, standsIn } from './keys.ts';
-import { confirm, enter, findBefore, isOurs, lineName, lineOf, waitForTurn } from './line.ts';
+import { checkName, claimKeys, linePrefix, ownKey, standsIn } from './keys.ts';
+import { confirm, enter, findBefore, isOurs, lineOf, waitForTurn } from './line.ts';
 import { runHolding, type SessionSource } from './lock.ts';
-import type { Session } from './session.ts';
+import type { Session, TakenKey } from './session.ts';
 
 export interface CampaignOptions {
   /** What observers see; `proclaim` changes it. */
@@ -111,7 +111,7 @@ export class Election {
 }
 
 function lineIn(session: Session, name: string) {
-  return lineOf(session, linePrefix(session.authority.namespace, name), false);
+  return lineOf(session, linePrefix(session.authority.namespace, name), { marked: false });
 }
 
 function leaderOf(kv: KeyValue, header: Header): Leader {
@@ -126,13 +126,13 @@ function same(a: Leader | undefined, b: Leader | undefined): boolean {
 function apply(claims: Map<string, KeyValue>, change: Followed, prefix: Bytes): void {
   if (change.type === 'state') {
     claims.clear();
-    for (const kv of change.kvs) if (standsIn(prefix, kv.key)) claims.set(lineName(kv.key), kv);
+    for (const kv of change.kvs) if (standsIn(prefix, kv.key)) claims.set(binaryString(kv.key), kv);
     return;
   }
   for (const { type, kv } of change.events) {
     if (!standsIn(prefix, kv.key)) continue;
-    if (type === 'delete') claims.delete(lineName(kv.key));
-    else claims.set(lineName(kv.key), kv);
+    if (type === 'delete') claims.delete(binaryString(kv.key));
+    else claims.set(binaryString(kv.key), kv);
   }
 }
 
@@ -175,7 +175,7 @@ class Campaign {
   readonly #options: CampaignOptions;
   readonly #prefix: Bytes;
   readonly #base: Bytes;
-  readonly #slot: number;
+  readonly #taken: TakenKey;
   #key: Bytes;
   #createRevision: Revision = 0;
   #doubtful = false;
@@ -185,10 +185,9 @@ class Campaign {
     this.#session = session;
     this.#options = options;
     this.#prefix = linePrefix(session.authority.namespace, name);
-    const taken = session.takeKey(this.#prefix, lineName(this.#prefix));
-    this.#base = taken.key;
-    this.#key = taken.key;
-    this.#slot = taken.slot;
+    this.#taken = session.takeKey(claimKeys(this.#prefix, session.id));
+    this.#base = this.#taken.key;
+    this.#key = this.#taken.key;
   }
 
   async run(): Promise<Leadership> {
@@ -256,7 +255,10 @@ class Campaign {
     if (at < 0) throw new HoldfastError('invalid-argument', `no candidate "${name}" is waiting`);
     for (const { kv } of waiting.slice(0, at)) await move(this.#session, this.#prefix, kv);
     const target = waiting[at]!.kv.createRevision;
-    const between = await findBefore(lineOf(this.#session, this.#prefix, false), target);
+    const between = await findBefore(
+      lineOf(this.#session, this.#prefix, { marked: false }),
+      target,
+    );
     if (between && between.createRevision > this.#createRevision) {
       throw new HoldfastError('conflict', `a candidate of another client stands before "${name}"`);
     }
@@ -264,7 +266,7 @@ class Campaign {
 
   async #stand(interruption: Interruption): Promise<Header> {
     const session = this.#session;
-    const line = lineOf(session, this.#prefix, false);
+    const line = lineOf(session, this.#prefix, { marked: false });
     const value = bytesOf(this.#options.value);
     const put: Operation = { type: 'put', key: this.#base, value, lease: session.id };
     const writes = [put, this.#card()];
@@ -407,14 +409,14 @@ class Campaign {
 
   #forget(doubtful: boolean): void {
     const session = this.#session;
-    if (!doubtful) session.returnKey(lineName(this.#prefix), this.#slot);
+    if (!doubtful) session.returnKey(this.#taken);
     else session.abandon(this.#base, concatBytes(this.#base, utf8('~')));
   }
 }
 
 /** `7a3f-1` of `jobs/7a3f-1` and of its moved form `jobs/7a3f-1~12`. */
 function claimName(prefix: Bytes, key: Bytes): string {
-  return lineName(key.subarray(prefix.length)).replace(/~.*$/, '');
+  return binaryString(key.subarray(prefix.length)).replace(/~.*$/, '');
 }
 
 /** Puts one waiting claim at the end of the line. A claim that changed meanwhile is left alone. */

@@ -13,7 +13,7 @@ import { type Authority, parseRecord } from './authority.ts';
 import type { Duration } from './duration.ts';
 import { type Followed, follow } from './follow.ts';
 import { Grant, type GrantParts } from './grant.ts';
-import { checkName, ownKey } from './keys.ts';
+import { checkName, claimKeys, ownKey } from './keys.ts';
 import { isOurs } from './line.ts';
 import type { SessionSource } from './lock.ts';
 import type { Session } from './session.ts';
@@ -53,7 +53,8 @@ export class Group {
 
   async join(options: JoinOptions = {}): Promise<Membership> {
     const session = await this.#sessions(options.ttl);
-    const { key, slot } = session.takeKey(this.#prefix, binaryString(this.#prefix));
+    const taken = session.takeKey(claimKeys(this.#prefix, session.id));
+    const { key } = taken;
     const { engine } = this.#authority;
     const value = record(session, options.value ?? '');
     let sent = 0;
@@ -71,7 +72,7 @@ export class Group {
     const giveBack = async (): Promise<void> => {
       await leave(session, key, createRevision);
       if (sent > 1) session.abandon(key);
-      else session.returnKey(binaryString(this.#prefix), slot);
+      else session.returnKey(taken);
     };
     session.ensureAlive();
     const token = makeToken(answer.header.era, createRevision);

@@ -5,7 +5,7 @@
  * and Go's `concurrency` package queue in the same line. Everything else lives under `.holdfast/`,
  * with names escaped so that `a` and `a/b` never share a prefix. A namespace goes before both.
  */
-import { type Bytes, text, utf8 } from '../base/bytes.ts';
+import { type Bytes, binaryString, concatBytes, text, utf8 } from '../base/bytes.ts';
 import { HoldfastError } from '../model/errors.ts';
 import { leaseHex } from '../model/lease.ts';
 import type { LeaseId } from '../model/transaction.ts';
@@ -63,14 +63,23 @@ export function leaseOfClaim(prefix: Bytes, key: Bytes): LeaseId | undefined {
   return match ? BigInt(`0x${match[1]}`) : undefined;
 }
 
+/** Where the claims of one session in one line have their keys. */
+export interface ClaimKeys {
+  readonly prefix: Bytes;
+  /** The prefix as a string: lines are told apart by bytes, not by what people call them. */
+  readonly line: string;
+  /** The key of slot 0, which nearly every claim has. */
+  readonly first: Bytes;
+}
+
+export function claimKeys(prefix: Bytes, lease: LeaseId): ClaimKeys {
+  return { prefix, line: binaryString(prefix), first: claimKey(prefix, lease, 0) };
+}
+
 /**
  * The key of one claim. The first claim of a session has etcd's form; further ones of the same
  * session in the same line get a number, so that tasks of one process exclude each other too.
  */
 export function claimKey(prefix: Bytes, lease: LeaseId, slot: number): Bytes {
-  const tail = utf8(slot === 0 ? leaseHex(lease) : `${leaseHex(lease)}-${slot}`);
-  const key = new Uint8Array(prefix.length + tail.length);
-  key.set(prefix);
-  key.set(tail, prefix.length);
-  return key;
+  return concatBytes(prefix, utf8(slot === 0 ? leaseHex(lease) : `${leaseHex(lease)}-${slot}`));
 }

@@ -15,7 +15,7 @@
  * one is gone, that nobody else is left before it: the handover costs the same however long the
  * line is. Behind a foreign holder, who marks nothing, the line is read again.
  */
-import { type Bytes, binaryString, equalBytes } from '../base/bytes.ts';
+import { type Bytes, equalBytes } from '../base/bytes.ts';
 import { HoldfastError } from '../model/errors.ts';
 import { prefixRange } from '../model/range.ts';
 import type {
@@ -26,12 +26,13 @@ import type {
   OperationResult,
   RangeOperation,
   Revision,
+  TxnRequest,
   TxnResult,
 } from '../model/transaction.ts';
 import { backOff, mayResume } from './authority.ts';
 import { decodeClaim } from './claim.ts';
 import type { Interruption } from './interruption.ts';
-import { standsIn } from './keys.ts';
+import { type ClaimKeys, claimKeys, standsIn } from './keys.ts';
 import type { Session } from './session.ts';
 
 /** Newest claims read with an enqueueing; the one before ours is nearly always among them. */
@@ -58,10 +59,37 @@ export interface Line {
   readonly blocks: Blocks;
   /** Claims say in their value when they became holds; not so where the value is the user's. */
   readonly marked: boolean;
+  /** Where this session's claims have their keys. */
+  readonly keys: ClaimKeys;
+  /** They stand in the line's own range: while it is empty, none of them exists. */
+  readonly holdsKeys: boolean;
+  /** Holds while nobody claims. */
+  readonly empty: Compare;
+  readonly newest: RangeOperation;
 }
 
-export function lineOf(session: Session, prefix: Bytes, marked = true): Line {
-  return { session, prefix, marked, blocks: (other) => standsIn(prefix, other.key) };
+export interface LineOptions {
+  /** Default true. */
+  readonly marked?: boolean;
+  /** Default: every claim in the line itself, not those in lines below it. */
+  readonly blocks?: Blocks;
+  /** Where claims are made. Default: directly in the line. */
+  readonly keyPrefix?: Bytes;
+}
+
+/** All that an acquire needs to know of its line; it may be kept for the next one. */
+export function lineOf(session: Session, prefix: Bytes, options: LineOptions = {}): Line {
+  const { marked = true, keyPrefix = prefix } = options;
+  return {
+    session,
+    prefix,
+    marked,
+    blocks: options.blocks ?? ((other) => standsIn(prefix, other.key)),
+    keys: claimKeys(keyPrefix, session.id),
+    holdsKeys: startsWith(keyPrefix, prefix),
+    empty: emptyLine(prefix),
+    newest: newestClaims(prefix),
+  };
 }
 
 /** True while nobody claims. */
@@ -74,9 +102,10 @@ export function isOurs(key: Bytes, createRevision: Revision): Compare {
   return { key, target: 'create', result: '=', value: createRevision };
 }
 
-export function newestClaims(prefix: Bytes, limit: number = NEWEST_LIMIT): RangeOperation {
+function newestClaims(prefix: Bytes): RangeOperation {
   const { key, end } = prefixRange(prefix);
-  return { type: 'range', key, end, sortTarget: 'create', sortOrder: 'descend', limit };
+  const order = { sortTarget: 'create', sortOrder: 'descend' } as const;
+  return { type: 'range', key, end, ...order, limit: NEWEST_LIMIT };
 }
 
 export interface Entry {
@@ -100,29 +129,34 @@ export async function enter(
   entry: Entry,
   interruption?: Interruption,
 ): Promise<Place | undefined> {
-  const { key, hold, wait } = entry;
-  const newest = newestClaims(line.prefix);
-  const absent: Compare = { key, target: 'create', result: '=', value: 0 };
-  // The key need not stand below the line's prefix; then an empty line does not say it is absent.
-  const free = [emptyLine(line.prefix), absent];
-  const join: Operation = {
-    type: 'txn',
-    compare: [absent],
-    success: entry.join ? [...wait, newest] : [newest],
-    failure: [{ type: 'range', key }, newest],
-  };
-  const { engine } = line.session.authority;
+  const { session } = line;
+  const { engine } = session.authority;
+  const request = entryRequest(line, entry);
   // No other claim on this line can share the revision: the comparison covers the key.
-  const shareRevision = !entry.placedAmongAll && startsWith(key, line.prefix);
+  const options = { shareRevision: !entry.placedAmongAll && line.holdsKeys };
   let sent = 0;
-  const answer = await line.session.call(() => {
+  const answer = await session.call(() => {
     sent++;
-    return engine.txn({ compare: free, success: hold, failure: [join] }, { shareRevision });
+    return engine.txn(request, options);
   }, interruption);
   const doubtful = sent > 1;
   if (!answer.succeeded) return await joined(line, entry, answer, doubtful);
-  const createRevision = answer.header.revision;
-  return { key, createRevision, header: answer.header, first: true, before: undefined, doubtful };
+  const { key } = entry;
+  const { header } = answer;
+  const createRevision = header.revision;
+  return { key, createRevision, header, first: true, before: undefined, doubtful };
+}
+
+function entryRequest(line: Line, { key, hold, wait, join }: Entry): TxnRequest {
+  const { empty, newest, holdsKeys } = line;
+  const absent: Compare = { key, target: 'create', result: '=', value: 0 };
+  const joining: Operation = {
+    type: 'txn',
+    compare: [absent],
+    success: join ? [...wait, newest] : [newest],
+    failure: [{ type: 'range', key }, newest],
+  };
+  return { compare: holdsKeys ? [empty] : [empty, absent], success: hold, failure: [joining] };
 }
 
 function startsWith(key: Bytes, prefix: Bytes): boolean {
@@ -167,7 +201,7 @@ export async function findBefore(
   if (known || (newest && newest.length < NEWEST_LIMIT)) return known;
   const { engine } = line.session.authority;
   for (const limit of [NEWEST_LIMIT, 0]) {
-    const request = { ...newestClaims(line.prefix, limit), maxCreateRevision: createRevision - 1 };
+    const request = { ...line.newest, limit, maxCreateRevision: createRevision - 1 };
     const { kvs, more } = await line.session.call(() => engine.range(request), interruption);
     const found = kvs.find(isBefore);
     if (found || !more) return found;
@@ -276,9 +310,4 @@ export async function confirm(
   throw new HoldfastError('grant-lost', 'the claim was removed while it waited', {
     reason: 'broken',
   });
-}
-
-/** A line's name among the slots of a session. */
-export function lineName(prefix: Bytes): string {
-  return binaryString(prefix);
 }

@@ -22,13 +22,12 @@ import {
   enter,
   isOurs,
   type Line,
-  lineName,
   lineOf,
   type Place,
   waitForTurn,
 } from './line.ts';
 import { reenter } from './reentrance.ts';
-import type { Session } from './session.ts';
+import type { Session, TakenKey } from './session.ts';
 
 export interface LockOptions {
   /** The same owner on the same session gets what it already holds. Default false. */
@@ -59,8 +58,8 @@ export interface WaitReport {
   readonly ahead: number;
 }
 
-/** How a recipe gets a session; the client decides which. */
-export type SessionSource = (ttl?: Duration) => Promise<Session>;
+/** How a recipe gets a session; the client decides which. At once, where there is one already. */
+export type SessionSource = (ttl?: Duration) => Session | Promise<Session>;
 
 export class Lock {
   readonly name: string;
@@ -108,7 +107,8 @@ export class Lock {
   }
 
   async #take(options: AcquireOptions, join: boolean): Promise<Grant | undefined> {
-    const session = await this.#sessions(options.ttl);
+    const found = this.#sessions(options.ttl);
+    const session = found instanceof Promise ? await found : found;
     if (this.#options.reentrant) {
       const owner = `${this.name}\0${options.owner ?? ''}`;
       return await reenter(session, owner, () => this.#claim(session, options, join));
@@ -122,14 +122,30 @@ export class Lock {
     options: AcquireOptions,
     join: boolean,
   ): Promise<GrantParts | undefined> {
-    const prefix = linePrefix(session.authority.namespace, this.name);
+    const line = lineOfLock(session, this.name);
+    const { owner } = options;
     const delayLease = this.#delayMs > 0 ? await session.companion(this.#delayMs) : undefined;
-    const claim = new LockClaim(this.name, lineOf(session, prefix), {
-      delayLease,
-      owner: options.owner,
-    });
-    return await claim.take(options, join);
+    return await new LockClaim(this.name, line, { delayLease, owner }).take(options, join);
   }
+}
+
+/** Lines kept for the next acquire of the same name. */
+const LINES_MAX = 1_000;
+const LINES = new WeakMap<Session, Map<string, Line>>();
+
+function lineOfLock(session: Session, name: string): Line {
+  let lines = LINES.get(session);
+  if (!lines) {
+    lines = new Map();
+    LINES.set(session, lines);
+  }
+  let line = lines.get(name);
+  if (!line) {
+    line = lineOf(session, linePrefix(session.authority.namespace, name));
+    if (lines.size >= LINES_MAX) lines.clear();
+    lines.set(name, line);
+  }
+  return line;
 }
 
 /** Runs `work`, releases, and lets neither a failed release nor a lost grant go unnoticed. */
@@ -154,16 +170,13 @@ export async function runHolding<G extends { ensureHeld(): void; release(): Prom
 export interface ClaimOptions {
   readonly delayLease?: LeaseId | undefined;
   readonly owner?: string | undefined;
-  /** Where the claim's key stands, if not directly in the line. */
-  readonly keyPrefix?: Bytes | undefined;
 }
 
 /** One claim from its first request to its grant; also for what is built like a lock. */
 export class LockClaim {
   readonly #name: string;
   readonly #line: Line;
-  readonly #keyPrefix: Bytes;
-  readonly #slot: number;
+  readonly #taken: TakenKey;
   readonly #key: Bytes;
   readonly #delayKey: Bytes | undefined;
   readonly #delayLease: bigint | undefined;
@@ -172,18 +185,16 @@ export class LockClaim {
   #place: Place | undefined;
 
   constructor(name: string, line: Line, options: ClaimOptions = {}) {
-    const { delayLease, owner, keyPrefix = line.prefix } = options;
+    const { delayLease, owner } = options;
     this.#name = name;
     this.#line = line;
     this.#owner = owner;
-    this.#keyPrefix = keyPrefix;
     this.#sinceMs = line.session.authority.clock.wall();
-    const taken = line.session.takeKey(keyPrefix, lineName(keyPrefix));
-    this.#slot = taken.slot;
-    this.#key = taken.key;
+    this.#taken = line.session.takeKey(line.keys);
+    this.#key = this.#taken.key;
     this.#delayLease = delayLease;
     if (delayLease !== undefined) {
-      this.#delayKey = claimKey(line.prefix, delayLease, taken.slot);
+      this.#delayKey = claimKey(line.prefix, delayLease, this.#taken.slot);
     }
   }
 
@@ -204,7 +215,8 @@ export class LockClaim {
           return undefined;
         }
         await this.#wait(place, options, interruption);
-        header = await confirm(session, place, this.#writes(true), interruption);
+        const hold = this.#writes(session.authority.clock.wall());
+        header = await confirm(session, place, hold, interruption);
       }
       interruption?.throwIfInterrupted();
       session.ensureAlive();
@@ -283,18 +295,18 @@ export class LockClaim {
   #entry(join: boolean): Entry {
     return {
       key: this.#key,
-      hold: this.#writes(true),
-      wait: this.#writes(false),
+      hold: this.#writes(this.#sinceMs),
+      wait: this.#writes(),
       join,
       placedAmongAll: this.#owner !== undefined,
     };
   }
 
-  #writes(held: boolean): Operation[] {
+  #writes(heldMs?: number): Operation[] {
     const { session } = this.#line;
     const value = encodeClaim(session.identity, {
       sinceMs: this.#sinceMs,
-      heldMs: held ? session.authority.clock.wall() : undefined,
+      heldMs,
       owner: this.#owner,
       delayed: this.#delayKey !== undefined,
     });
@@ -327,7 +339,7 @@ export class LockClaim {
   /** The key is gone; with `doubtful` a late request may still bring it back. */
   #forget(doubtful: boolean): void {
     const { session } = this.#line;
-    if (!doubtful) session.returnKey(lineName(this.#keyPrefix), this.#slot);
+    if (!doubtful) session.returnKey(this.#taken);
     else {
       session.abandon(this.#key);
       if (this.#delayKey) session.abandon(this.#delayKey);

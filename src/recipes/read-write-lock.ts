@@ -5,13 +5,11 @@
  * a reader with token r passes while no writer with a token above r has acted (`mark <= r`), and
  * must not raise the mark: readers that came before it still read.
  */
-import type { Bytes } from '../base/bytes.ts';
 import { Grant } from './grant.ts';
 import { checkName, ownKey } from './keys.ts';
-import type { Line } from './line.ts';
+import { lineOf } from './line.ts';
 import type { AcquireOptions, SessionSource } from './lock.ts';
 import { LockClaim, runHolding } from './lock.ts';
-import type { Session } from './session.ts';
 
 export type Mode = 'read' | 'write';
 
@@ -52,16 +50,13 @@ export class ReadWriteLock {
     const all = ownKey(namespace, 'read-write', this.name, '');
     const writers = ownKey(namespace, 'read-write', this.name, 'w/');
     const readers = ownKey(namespace, 'read-write', this.name, 'r/');
-    const claim =
+    const blocks = (): boolean => true;
+    const line =
       mode === 'write'
         ? // Behind readers one that is gone says nothing of the others: the line is read again.
-          new LockClaim(this.name, line(session, all, false), { keyPrefix: writers })
-        : new LockClaim(this.name, line(session, writers, true), { keyPrefix: readers });
-    const parts = await claim.take(options, join);
+          lineOf(session, all, { blocks, keyPrefix: writers, marked: false })
+        : lineOf(session, writers, { blocks, keyPrefix: readers });
+    const parts = await new LockClaim(this.name, line).take(options, join);
     return parts && new Grant(parts);
   }
-}
-
-function line(session: Session, prefix: Bytes, marked: boolean): Line {
-  return { session, prefix, marked, blocks: () => true };
 }

@@ -8,16 +8,16 @@
  * lost stays lost, whatever answer arrives late.
  */
 import { type Bytes, equalBytes } from '../base/bytes.ts';
-import { type Deferred, deferred } from '../base/deferred.ts';
 import { HoldfastError, type LossReason } from '../model/errors.ts';
 import { type LeaseGrant, leaseHex } from '../model/lease.ts';
 import type { LeaseId } from '../model/transaction.ts';
 import { type Authority, backOff, type Identity, mayPass } from './authority.ts';
 import { type Duration, milliseconds } from './duration.ts';
 import { Interruption } from './interruption.ts';
-import { claimKey } from './keys.ts';
+import { type ClaimKeys, claimKey } from './keys.ts';
 import { Losses } from './losses.ts';
 import { Orphans } from './orphans.ts';
+import { Requests } from './requests.ts';
 
 /** Renew only while this says that the process can do its work. */
 export interface HealthGate {
@@ -55,16 +55,19 @@ export interface Holding {
   lose(reason: LossReason, message: string): void;
 }
 
+/** A key that no other claim of the session uses. */
+export interface TakenKey {
+  readonly key: Bytes;
+  readonly slot: number;
+  /** Of the line, among those of the session. */
+  readonly line: string;
+}
+
 /** Numbers for the claims of one session in one line; `taken` includes those never given back. */
 interface Slots {
   readonly free: number[];
   next: number;
   taken: number;
-}
-
-interface Inflight {
-  readonly startedAtMs: number;
-  readonly outcome: Deferred<never>;
 }
 
 const TTL_MS_DEFAULT = 10_000;
@@ -86,7 +89,7 @@ export class Session implements AsyncDisposable {
   readonly #controller = new AbortController();
   readonly #listeners = new Set<(error: HoldfastError) => void>();
   readonly #holdings = new Set<Holding>();
-  readonly #inflight = new Set<Inflight>();
+  readonly #requests = new Requests();
   readonly #slots = new Map<string, Slots>();
   readonly #background = new Set<Promise<unknown>>();
   /** Further leases renewed just before this one; see `companion`. */
@@ -157,8 +160,7 @@ export class Session implements AsyncDisposable {
 
   /** Throws `session-lost` if the session is over; synchronous, reads the clock. */
   ensureAlive(): void {
-    const lost = this.#check();
-    if (lost) throw lost;
+    this.#aliveAt();
   }
 
   /** Calls `tell` once when the session is lost or closed. The answer unsubscribes. */
@@ -174,10 +176,10 @@ export class Session implements AsyncDisposable {
    */
   async call<T>(send: () => Promise<T>, interruption?: Interruption): Promise<T> {
     for (let attempt = 0; ; attempt++) {
-      this.ensureAlive();
+      const startedAtMs = this.#aliveAt();
       interruption?.throwIfInterrupted();
       try {
-        const answer = this.#attempt(send);
+        const answer = this.#requests.send(send, startedAtMs);
         return await (interruption ? interruption.race(answer) : answer);
       } catch (error) {
         this.#judge(error);
@@ -188,15 +190,16 @@ export class Session implements AsyncDisposable {
     }
   }
 
-  /** Registers what must end with the session. The answer takes it off again. */
-  hold(holding: Holding): () => void {
+  /** Registers what must end with the session. */
+  hold(holding: Holding): void {
     this.#holdings.add(holding);
     if (this.#holdings.size === 1) this.#options.watchdog?.extend(this.remainingMs);
     this.#losses.listen();
-    return () => {
-      this.#holdings.delete(holding);
-      if (this.#holdings.size === 0) this.#options.watchdog?.disarm();
-    };
+  }
+
+  unhold(holding: Holding): void {
+    this.#holdings.delete(holding);
+    if (this.#holdings.size === 0) this.#options.watchdog?.disarm();
   }
 
   /** Every holding on this key loses it. */
@@ -207,7 +210,7 @@ export class Session implements AsyncDisposable {
   }
 
   /** A key of this session in a line that no other claim of it uses. */
-  takeKey(prefix: Bytes, line: string): { readonly key: Bytes; readonly slot: number } {
+  takeKey({ line, prefix, first }: ClaimKeys): TakenKey {
     let slots = this.#slots.get(line);
     if (!slots) {
       slots = { free: [], next: 0, taken: 0 };
@@ -215,11 +218,11 @@ export class Session implements AsyncDisposable {
     }
     const slot = slots.free.pop() ?? slots.next++;
     slots.taken++;
-    return { key: claimKey(prefix, this.id, slot), slot };
+    return { key: slot === 0 ? first : claimKey(prefix, this.id, slot), slot, line };
   }
 
   /** Only when no request for the key can be under way: it would meet a new claim. */
-  returnKey(line: string, slot: number): void {
+  returnKey({ line, slot }: TakenKey): void {
     const slots = this.#slots.get(line);
     if (!slots) return;
     slots.free.push(slot);
@@ -284,17 +287,8 @@ export class Session implements AsyncDisposable {
     patience.dispose();
   }
 
-  async #attempt<T>(send: () => Promise<T>): Promise<T> {
-    const entry: Inflight = { startedAtMs: this.authority.clock.now(), outcome: deferred() };
-    this.#inflight.add(entry);
-    try {
-      return await new Promise<T>((resolve, reject) => {
-        entry.outcome.promise.catch(reject);
-        send().then(resolve, reject);
-      });
-    } finally {
-      this.#inflight.delete(entry);
-    }
+  #attempt<T>(send: () => Promise<T>): Promise<T> {
+    return this.#requests.send(send, this.authority.clock.now());
   }
 
   /** A missing lease is the end of the session, whoever met it. */
@@ -324,7 +318,7 @@ export class Session implements AsyncDisposable {
     const lagMs = now - this.#tickAtMs;
     if (this.#check()) return;
     this.#planTick(now + this.#retryEveryMs());
-    this.#giveUpOn(now - Math.min(ANSWER_MS_MAX, this.ttlMs / 3));
+    this.#requests.giveUp(now - Math.min(ANSWER_MS_MAX, this.ttlMs / 3), noAnswer);
     if (this.#renewals >= RENEWALS_MAX) return;
     this.#renewals++;
     try {
@@ -393,11 +387,17 @@ export class Session implements AsyncDisposable {
   }
 
   /** The loss, if the session is lost; looks at the clock. */
-  #check(): HoldfastError | undefined {
+  #check(now: number = this.authority.clock.now()): HoldfastError | undefined {
     if (this.#lost) return this.#lost;
+    return now < this.#deadlineMs ? undefined : this.#loseLate(now);
+  }
+
+  /** The time, at which the session is alive; throws `session-lost` if it is not. */
+  #aliveAt(): number {
     const now = this.authority.clock.now();
-    if (now < this.#deadlineMs) return undefined;
-    return this.#loseLate(now);
+    const lost = this.#check(now);
+    if (lost) throw lost;
+    return now;
   }
 
   /** Why the deadline passed: the process did not run, did not want to, or got no answer. */
@@ -427,18 +427,15 @@ export class Session implements AsyncDisposable {
     this.#holdings.clear();
     for (const tell of [...this.#listeners]) tell(lost);
     this.#listeners.clear();
-    for (const { outcome } of this.#inflight) outcome.reject(lost);
+    this.#requests.giveUp(Number.POSITIVE_INFINITY, () => lost);
     this.#controller.abort(lost);
     this.background(this.#losses.close());
     return lost;
   }
+}
 
-  #giveUpOn(beforeMs: number): void {
-    for (const { startedAtMs, outcome } of this.#inflight) {
-      if (startedAtMs > beforeMs) continue;
-      outcome.reject(new HoldfastError('unavailable', 'no answer in time', { outcome: 'unknown' }));
-    }
-  }
+function noAnswer(): HoldfastError {
+  return new HoldfastError('unavailable', 'no answer in time', { outcome: 'unknown' });
 }
 
 function driftOf(options: SessionOptions): number {
@@ -466,7 +463,7 @@ async function grantLease(
       const patience = new Interruption().onTime(
         clock,
         sentAtMs + Math.min(ANSWER_MS_MAX, ttlMs / 2),
-        () => new HoldfastError('unavailable', 'no answer in time', { outcome: 'unknown' }),
+        noAnswer,
       );
       try {
         const grant = await caller.race(patience.race(engine.grantLease({ id, ttlMs })));

@@ -8,6 +8,7 @@ import { type Bytes, binaryString, utf8 } from '../base/bytes.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { Compare, KeyValue, Operation, Revision } from '../model/transaction.ts';
 import { backOff } from './authority.ts';
+import type { SessionSource } from './lock.ts';
 import { applyOnce } from './once-only.ts';
 import type { Session } from './session.ts';
 
@@ -128,9 +129,9 @@ export interface Versioned {
 /** One key with compare-and-set. */
 export class Cell {
   readonly #key: Bytes;
-  readonly #session: () => Promise<Session>;
+  readonly #session: SessionSource;
 
-  constructor(key: string | Bytes, session: () => Promise<Session>) {
+  constructor(key: string | Bytes, session: SessionSource) {
     this.#key = bytesOf(key);
     this.#session = session;
   }
