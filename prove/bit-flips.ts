@@ -1,22 +1,24 @@
 /**
- * Flips one bit of the data file, anywhere, opens the store and reads everything by scan and by
- * key: the answer is right, or there is none. A wrong answer, or a process that LMDB's trust in the
- * file has ended, is a failure.
+ * Flips one bit of the data file or of the journal beside it, anywhere, opens the store and reads
+ * everything by scan and by key: the answer is right, or there is none. A wrong answer, or a process
+ * that LMDB's trust in the file has ended, is a failure. The files are those of a store in use, as
+ * a crash leaves them: part of what was acknowledged stands in the journal alone.
  *
- * The control reads the same flips through LMDB alone, and must be told something wrong.
+ * The control reads flips of the data file through LMDB alone, and must be told something wrong.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import type { Context, Experiment, Report } from '../scripts/experiment.ts';
 import { utf8 } from '../src/base/bytes.ts';
 import { type Random, seededRandom } from '../src/base/random.ts';
-import { DATA_FILE } from '../src/engine/lmdb/directory.ts';
+import { DATA_FILE, LOCK_FILE } from '../src/engine/lmdb/directory.ts';
 import { openLmdbEngine } from '../src/engine/lmdb/engine.ts';
+import { segmentOfName } from '../src/engine/lmdb/journal-format.ts';
 
 export const experiment: Experiment = {
-  about: 'flip bits over the whole data file; no wrong answer',
+  about: 'flip bits over the whole data file and the journal; no wrong answer',
   run,
 };
 
@@ -30,51 +32,77 @@ interface Tally {
 
 async function run(context: Context): Promise<Report> {
   const random = seededRandom(context.seed);
-  const store = join(context.scratch, 'store');
+  const files = await makeStore(join(context.scratch, 'store'), random.fork());
   const damaged = join(context.scratch, 'damaged');
-  mkdirSync(damaged, { mode: 0o700 });
-  await makeStore(store, random.fork());
-  const original = readFileSync(join(store, DATA_FILE));
+  const data = files.get(DATA_FILE)!;
+  const journal = [...files.keys()].filter((name) => segmentOfName(name));
   const reader = new Reader();
   context.cleanup(() => reader.stop());
-  copyFileSync(join(store, 'era'), join(damaged, 'era'));
-  const flip = async (mode: 'checked' | 'bare', bit: number): Promise<string> => {
-    const bytes = Buffer.from(original);
-    bytes[bit >>> 3]! ^= 1 << (bit & 7);
-    rmSync(join(damaged, 'lock.mdb'), { force: true });
-    rmSync(join(damaged, DATA_FILE), { force: true });
-    writeFileSync(join(damaged, DATA_FILE), bytes, { mode: 0o600 });
+  /** Asks about a fresh copy, because opening changes it; with one bit flipped, if one is named. */
+  const ask = async (mode: Mode, flipped?: { name: string; bit: number }): Promise<string> => {
+    rmSync(damaged, { recursive: true, force: true });
+    mkdirSync(damaged, { mode: 0o700 });
+    for (const [name, bytes] of files) {
+      const copy = Buffer.from(bytes);
+      if (name === flipped?.name) copy[flipped.bit >>> 3]! ^= 1 << (flipped.bit & 7);
+      writeFileSync(join(damaged, name), copy, { mode: 0o600 });
+    }
     return reader.ask(mode, damaged);
   };
-  const expected = await reader.ask('checked', store);
-  const bareExpected = await reader.ask('bare', store);
+  const expected = await ask('checked');
+  const bareExpected = await ask('bare');
   const count = Number(context.options.flips ?? (context.long ? 4_000 : 400));
-  const bits = pickBits(random, original.length, count);
-  const tally: Tally = { flips: 0, right: 0, refused: 0, wrong: 0, crashed: 0 };
+  const bits = pickBits(random, data.length, count);
+  const tally = fresh();
+  const inJournal = fresh();
   for (const bit of bits) {
-    const answer = await flip('checked', bit);
+    const answer = await ask('checked', { name: DATA_FILE, bit });
     note(tally, answer, expected);
-    if (answer !== expected && !answer.startsWith('refused')) {
+    if (answer !== expected && !answer.startsWith('refused'))
       context.log(`  bit ${bit}: ${answer}`);
-    }
     if (tally.flips % 500 === 0) context.log(`  ${tally.flips} flips, ${tally.wrong} wrong`);
   }
-  const control: Tally = { flips: 0, right: 0, refused: 0, wrong: 0, crashed: 0 };
-  for (const bit of bits.slice(0, context.long ? 1_000 : 200)) {
-    note(control, await flip('bare', bit), bareExpected);
+  for (let i = 0; i < count / 2; i++) {
+    const name = random.pick(journal);
+    const bit = pickJournalBit(random, files.get(name)!);
+    const answer = await ask('checked', { name, bit });
+    note(inJournal, answer, expected);
+    if (answer !== expected && !answer.startsWith('refused'))
+      context.log(`  ${name} ${bit}: ${answer}`);
   }
+  const control = fresh();
+  for (const bit of bits.slice(0, context.long ? 1_000 : 200)) {
+    note(control, await ask('bare', { name: DATA_FILE, bit }), bareExpected);
+  }
+  const wrong = tally.wrong + inJournal.wrong;
+  const crashed = tally.crashed + inJournal.crashed;
   return {
-    ok: tally.wrong === 0 && tally.crashed === 0 && tally.refused > 0 && control.wrong > 0,
+    ok:
+      wrong + crashed === 0 &&
+      expected.startsWith('read') &&
+      expected !== bareExpected &&
+      tally.refused > 0 &&
+      inJournal.refused > 0 &&
+      control.wrong > 0,
     figures: {
-      'bytes of the data file': original.length,
+      'bytes of the data file': data.length,
       flips: tally.flips,
       'right answers': tally.right,
       refused: tally.refused,
-      'wrong answers': tally.wrong,
-      'processes ended': tally.crashed,
+      'flips in the journal': inJournal.flips,
+      'flips in the journal: right answers': inJournal.right,
+      'flips in the journal: refused': inJournal.refused,
+      'wrong answers': wrong,
+      'processes ended': crashed,
     },
     control: { what: 'LMDB alone', ...control, broke: control.wrong > 0 },
   };
+}
+
+type Mode = 'checked' | 'bare';
+
+function fresh(): Tally {
+  return { flips: 0, right: 0, refused: 0, wrong: 0, crashed: 0 };
 }
 
 function note(tally: Tally, answer: string, expected: string): void {
@@ -95,11 +123,22 @@ function pickBits(random: Random, bytes: number, count: number): number[] {
   });
 }
 
-/** A store with everything in it: history, leases, deletions, large values, several commits. */
-async function makeStore(path: string, random: Random): Promise<void> {
-  const engine = await openLmdbEngine(path);
+/** Mostly where something is written: a segment is blank behind its last batch. */
+function pickJournalBit(random: Random, segment: Buffer): number {
+  let written = segment.length;
+  while (written > 0 && segment[written - 1] === 0) written--;
+  const end = random.chance(0.9) ? written : segment.length;
+  return random.integer(0, Math.max(1, end) * 8);
+}
+
+/**
+ * The files of a store in use with everything in it: history, leases, deletions, large values, much
+ * of it folded into the tree, the rest in the journal.
+ */
+async function makeStore(path: string, random: Random): Promise<Map<string, Buffer>> {
+  const engine = await openLmdbEngine(path, { journal: { firstBytes: 32_768, mostBytes: 65_536 } });
   const lease = await engine.grantLease({ ttlMs: 3_600_000 });
-  for (let i = 0; i < 300; i++) {
+  const change = async (): Promise<void> => {
     const key = utf8(`key/${random.integer(0, 80)}`);
     const value = random.bytes(random.chance(0.03) ? 12_000 : random.integer(0, 200));
     if (random.chance(0.15)) await engine.txn({ success: [{ type: 'delete', key }] });
@@ -107,8 +146,18 @@ async function makeStore(path: string, random: Random): Promise<void> {
       const attached = random.chance(0.2) ? { lease: lease.id } : {};
       await engine.txn({ success: [{ type: 'put', key, value, ...attached }] });
     }
-  }
+  };
+  for (let i = 0; i < 600; i++) await change();
+  // The first segment goes when it has been folded; then write a little more, and look.
+  for (let i = 0; i < 5_000 && namesIn(path).includes('journal-1-1'); i++) await change();
+  for (let i = 0; i < 20; i++) await change();
+  const files = new Map(namesIn(path).map((name) => [name, readFileSync(join(path, name))]));
   await engine.close();
+  return files;
+}
+
+function namesIn(path: string): string[] {
+  return readdirSync(path).filter((name) => !name.endsWith('.sock') && name !== LOCK_FILE);
 }
 
 /** One reading process at a time; a new one when it was ended. */

@@ -1,5 +1,5 @@
 /**
- * The disk refuses one call: a sync, the write of a page, the write of a root. From then on nothing
+ * The disk refuses one call: a sync, the write of a batch, of a blank segment, of a root, of pages. From then on nothing
  * may be acknowledged, the process lives and says what happened, and the store opened again holds
  * everything that had been acknowledged.
  *
@@ -12,9 +12,11 @@ import { openLmdbEngine } from '../src/engine/lmdb/engine.ts';
 import type { Script } from './durability/child.ts';
 import { judge, start, strace } from './durability/witness.ts';
 
-const CALLS = ['fdatasync', 'pwrite64', 'writev'] as const;
+const CALLS = ['fdatasync', 'pwritev', 'pwrite64', 'writev'] as const;
 const ERRORS = ['EIO', 'ENOSPC'] as const;
-const PUTS = 12;
+const PUTS = 40;
+/** Full after a few puts, so that the tree is written as well. */
+const SEGMENT_BYTES = 8_192;
 
 export const experiment: Experiment = {
   about: 'the disk fails once; nothing more is acknowledged, nothing acknowledged is lost',
@@ -45,7 +47,7 @@ function fresh(): Tally {
 }
 
 async function run(context: Context): Promise<Report> {
-  const indexes = context.long ? Array.from({ length: PUTS }, (_, i) => i + 1) : [3];
+  const indexes = context.long ? Array.from({ length: 12 }, (_, i) => i + 1) : [3];
   const tally = fresh();
   for (const call of CALLS) {
     for (const error of ERRORS) {
@@ -94,7 +96,15 @@ async function disturb(
 ): Promise<void> {
   const path = join(context.scratch, `store-${runs++}`);
   await openLmdbEngine(path).then((engine) => engine.close());
-  const script: Script = { path, from: 0, count: PUTS, outstanding: 2, ack, valueBytes: 200 };
+  const script: Script = {
+    path,
+    from: 0,
+    count: PUTS,
+    outstanding: 2,
+    ack,
+    valueBytes: 200,
+    segmentBytes: SEGMENT_BYTES,
+  };
   const ran = await start(script, strace(call, `error=${error}:when=${index}`)).finished;
   if (ran.errors.length > 0) tally.failures++;
   if (ran.afterError) tally.acknowledgedAfterError++;

@@ -18,11 +18,11 @@ export const experiment: Experiment = {
   run,
 };
 
-/** The kinds of delay: before a sync, after it, and after a root was written but not yet synced. */
+/** The kinds of delay: before a sync, after it, and after a batch was written but not yet synced. */
 const DELAYS = [
   ['fdatasync', 'delay_enter'],
   ['fdatasync', 'delay_exit'],
-  ['pwrite64', 'delay_exit'],
+  ['pwritev', 'delay_exit'],
 ] as const;
 
 async function run(context: Context): Promise<Report> {

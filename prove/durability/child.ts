@@ -20,6 +20,8 @@ export interface Script {
   readonly outstanding: number;
   readonly ack: 'after' | 'early' | 'swallow';
   readonly valueBytes: number;
+  /** Small segments, so that a short script fills and folds many. */
+  readonly segmentBytes?: number;
 }
 
 const script = JSON.parse(process.argv[2] ?? '{}') as Script;
@@ -30,7 +32,12 @@ function tell(line: string): void {
 }
 
 async function run(): Promise<void> {
-  const engine = await openLmdbEngine(script.path, { retainRevisions: 0, quotaBytes: 0 });
+  const { segmentBytes } = script;
+  const engine = await openLmdbEngine(script.path, {
+    retainRevisions: 0,
+    quotaBytes: 0,
+    ...(segmentBytes ? { journal: { firstBytes: segmentBytes, mostBytes: segmentBytes } } : {}),
+  });
   tell('open');
   const padding = 'x'.repeat(script.valueBytes);
   const last = script.from + script.count;
