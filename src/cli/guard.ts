@@ -4,11 +4,13 @@ import { closeSync, createReadStream, createWriteStream, openSync } from 'node:f
 import { connect, type Server } from 'node:net';
 import { Duplex } from 'node:stream';
 import { parseArgs } from 'node:util';
+import type { SealRule } from '../guard/gate.ts';
 import { createGuardProxy, HttpGuard, type HttpRoute } from '../guard/http/index.ts';
 import { LmdbMarks } from '../guard/mark-table.ts';
 import { StreamGuard } from '../guard/stream.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { Command } from './command.ts';
+import { sealKeysFrom } from './seal-keys.ts';
 
 const USAGE = `holdfast guard: refuse stale tokens before a service or a device that cannot do it itself
 
@@ -25,6 +27,9 @@ const USAGE = `holdfast guard: refuse stale tokens before a service or a device 
       --delimiter N              the byte that ends a frame, 10 for lines
       --on-newer drain|abort     what becomes of what the older connection has under way
 
+  --seal-keys URL | FILE         admit only tokens sealed by the server at URL, or under the keys in FILE
+      --tenant NAME              whose seals count                       (those of no tenant)
+      --skew SECONDS             how far its clock and ours may be apart (0)
   --marks DIR                    where the highest tokens seen are kept      (./holdfast-marks)`;
 
 const OPTIONS = {
@@ -36,9 +41,13 @@ const OPTIONS = {
   'forward-token': { type: 'boolean' },
   delimiter: { type: 'string' },
   'on-newer': { type: 'string' },
+  'seal-keys': { type: 'string' },
+  tenant: { type: 'string' },
+  skew: { type: 'string', default: '0' },
   marks: { type: 'string', default: './holdfast-marks' },
 } as const;
 
+type Sealed = { readonly seal?: SealRule };
 type Values = ReturnType<typeof parseArgs<{ options: typeof OPTIONS }>>['values'];
 
 export const command: Command = {
@@ -53,8 +62,10 @@ export const command: Command = {
         'say what to guard: holdfast guard http, or device',
       );
     }
+    const seal = await sealRule(values);
     const marks = LmdbMarks.open(values.marks);
-    const server = kind === 'http' ? httpGuard(values, marks) : await deviceGuard(values, marks);
+    const server =
+      kind === 'http' ? httpGuard(values, marks, seal) : await deviceGuard(values, marks, seal);
     const { host, port } = listenOn(values.listen);
     server.listen(port, host);
     await once(server, 'listening');
@@ -66,12 +77,25 @@ export const command: Command = {
   },
 };
 
-function httpGuard(values: Values, marks: LmdbMarks): Server {
+/** Asked for, seals are required: a guard that verified only some would keep nobody out. */
+async function sealRule(values: Values): Promise<Sealed> {
+  const { 'seal-keys': place, tenant, skew } = values;
+  const skewMs = Number(skew) * 1_000;
+  if (!(skewMs >= 0)) {
+    throw new HoldfastError('invalid-argument', `--skew takes a number of seconds, not ${skew}`);
+  }
+  if (place === undefined) return {};
+  const keys = await sealKeysFrom(place);
+  return { seal: { keys, required: true, skewMs, ...(tenant === undefined ? {} : { tenant }) } };
+}
+
+function httpGuard(values: Values, marks: LmdbMarks, seal: Sealed): Server {
   const { upstream } = values;
   if (upstream === undefined || !URL.canParse(upstream)) {
     throw new HoldfastError('invalid-argument', '--upstream takes the URL of the service to guard');
   }
   const guard = new HttpGuard(marks, {
+    ...seal,
     ...(values.resource === undefined ? {} : { resource: values.resource }),
     routes: (values.route ?? []).map(parseRoute),
   });
@@ -96,7 +120,7 @@ function parseRoute(text: string): HttpRoute {
   };
 }
 
-async function deviceGuard(values: Values, marks: LmdbMarks): Promise<Server> {
+async function deviceGuard(values: Values, marks: LmdbMarks, seal: Sealed): Promise<Server> {
   if (values.device === undefined) {
     throw new HoldfastError(
       'invalid-argument',
@@ -118,6 +142,7 @@ async function deviceGuard(values: Values, marks: LmdbMarks): Promise<Server> {
     );
   }
   const guard = new StreamGuard(await openDevice(values.device), marks, {
+    ...seal,
     resource: values.resource ?? 'device',
     onNewer,
     ...(delimiter === undefined ? {} : { delimiter }),

@@ -36,6 +36,7 @@ const USAGE = `holdfast serve: etcd v3 gRPC, its JSON gateway, health and metric
   --tenant-requests N    per second; what one tenant may use
   --limits FILE          those as JSON, {"tenant-keys": N, …}; read again on SIGHUP
   --password-length N    shorter ones are refused                   (1)
+  --seal-days N          a key seals tokens for so long; 0: for ever (30)
   --grace SECONDS        to finish what is under way at SIGTERM      (10)
   --insecure             serve an open address without TLS and authentication
 
@@ -59,6 +60,7 @@ const OPTIONS = {
   'tenant-requests': { type: 'string' },
   limits: { type: 'string' },
   'password-length': { type: 'string' },
+  'seal-days': { type: 'string' },
   grace: { type: 'string' },
   insecure: { type: 'boolean' },
 } as const;
@@ -66,6 +68,8 @@ const OPTIONS = {
 type Values = { [name in keyof typeof OPTIONS]?: string | boolean };
 
 const GRACE_SECONDS = 10;
+const SEAL_DAYS = 30;
+const DAY_MS = 86_400_000;
 
 export const command: Command = {
   about: 'serve the etcd v3 protocol over an engine',
@@ -87,6 +91,7 @@ export const command: Command = {
         certificateUsers: settings['certificate-users'] === true,
         tokens: tokensFrom(text(settings['auth-token']) ?? 'simple'),
         tenantLimits: tenantLimits(settings),
+        sealRotateMs: sealRotateMs(settings),
         passwordLengthMin: number(settings['password-length'], 'password-length', 1),
         insecure: settings.insecure === true,
         log,
@@ -266,6 +271,11 @@ function limitsIn(path: string): Partial<Record<Limit, string>> {
     limits[known] = String(value);
   }
   return limits;
+}
+
+function sealRotateMs(settings: Values): number {
+  const days = number(settings['seal-days'], 'seal-days', SEAL_DAYS);
+  return days === 0 ? Number.POSITIVE_INFINITY : days * DAY_MS;
 }
 
 function file(path: string): Buffer {

@@ -51,6 +51,8 @@ export interface ServeOptions {
   readonly tenantLimits?: TenantLimits;
   /** Shorter passwords are refused. @default 1 */
   readonly passwordLengthMin?: number | undefined;
+  /** A key signs sealed tokens for so long, then the next one does. @default 30 days */
+  readonly sealRotateMs?: number | undefined;
   readonly messageBytesMax?: number;
   readonly maxConnections?: number;
   readonly maxConnectionsPerAddress?: number;
@@ -95,6 +97,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     tenantLimits: options.tenantLimits,
     trusted: options.trusted === true,
     passwordLengthMin: options.passwordLengthMin,
+    sealRotateMs: options.sealRotateMs,
+    onSealKey: (keyId) => log('info', 'another key seals tokens', { keyId }),
   });
   refuseOpenDoor(options, backend);
   const running = new Running(options, backend, clock, tokens, log);
