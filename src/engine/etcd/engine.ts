@@ -352,7 +352,7 @@ export class EtcdEngine implements Engine {
     travel: Travel,
   ): Promise<readonly TxnResult[]> {
     const put = footprints.find((one) => one.put !== undefined)?.put;
-    const attachesLease = requests.some((request) => survey(request).attachesLease);
+    const attachesLease = footprints.some((one) => one.attachesLease);
     return this.#inEra(async (era) => {
       const binding = { era: attachesLease ? era : undefined, put };
       return unbundle(await this.#txn(bundle(requests, binding), 'write', travel), binding);

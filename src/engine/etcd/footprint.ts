@@ -7,7 +7,13 @@
  * not told apart, because whoever shares a revision writes.
  */
 import { type Bytes, compareBytes } from '../../base/bytes.ts';
-import { type Interval, interval, isEmptyInterval, type KeyRange } from '../../model/range.ts';
+import {
+  contains,
+  type Interval,
+  interval,
+  isEmptyInterval,
+  type KeyRange,
+} from '../../model/range.ts';
 import type { Operation, TxnRequest } from '../../model/transaction.ts';
 
 export interface Footprint {
@@ -19,6 +25,7 @@ export interface Footprint {
   readonly operations: number;
   /** A key that one of the branches puts; absent when none puts. */
   readonly put: Bytes | undefined;
+  readonly attachesLease: boolean;
 }
 
 /** Tags, lengths and numbers around the keys and values of one operation. */
@@ -28,12 +35,15 @@ interface Tracks {
   readonly ranges: Interval[];
   bytes: number;
   put: Bytes | undefined;
+  attachesLease: boolean;
 }
 
 export function footprint(request: TxnRequest): Footprint {
-  const tracks: Tracks = { ranges: [], bytes: FRAME_BYTES, put: undefined };
+  const ranges: Interval[] = [];
+  const tracks: Tracks = { ranges, bytes: FRAME_BYTES, put: undefined, attachesLease: false };
   const operations = follow(request, tracks);
-  return { touched: apart(tracks.ranges), bytes: tracks.bytes, operations, put: tracks.put };
+  const { bytes, put, attachesLease } = tracks;
+  return { touched: apart(ranges), bytes, operations, put, attachesLease };
 }
 
 function follow({ compare = [], success = [], failure = [] }: TxnRequest, tracks: Tracks): number {
@@ -58,18 +68,23 @@ function followAll(operations: readonly Operation[], tracks: Tracks): number {
     if (operation.type !== 'put') continue;
     tracks.bytes += operation.value?.length ?? 0;
     tracks.put ??= operation.key;
+    if (operation.lease) tracks.attachesLease = true;
   }
   return below;
 }
 
 function touch(range: KeyRange, tracks: Tracks): void {
-  tracks.bytes += FRAME_BYTES + range.key.length + (range.end?.length ?? 0);
+  const { key, end } = range;
+  tracks.bytes += FRAME_BYTES + key.length + (end?.length ?? 0);
+  // A claim compares its line first, and the rest of it is about keys in there.
+  if (!end && tracks.ranges.some((known) => contains(known, key))) return;
   const touched = interval(range);
   if (!isEmptyInterval(touched)) tracks.ranges.push(touched);
 }
 
 /** The same keys, without overlaps. */
 function apart(ranges: Interval[]): Interval[] {
+  if (ranges.length < 2) return ranges;
   ranges.sort((a, b) => compareBytes(a.start, b.start));
   const merged: Interval[] = [];
   for (const range of ranges) {

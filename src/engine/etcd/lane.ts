@@ -84,9 +84,13 @@ export class Lane {
 
   submit(request: TxnRequest, signal: AbortSignal | undefined): Promise<TxnResult> {
     return new Promise((resolve, reject) => {
-      const item: Item = {
-        ...{ request, signal, resolve, reject },
-        sinceMs: this.#options.clock.now(),
+      const sinceMs = this.#options.clock.now();
+      const item = {
+        request,
+        signal,
+        sinceMs,
+        resolve,
+        reject,
         onAbort: undefined,
         settled: false,
       };
@@ -99,7 +103,7 @@ export class Lane {
   close(error: HoldfastError): void {
     this.#closed = error;
     this.#cancelPatience?.();
-    for (const item of this.#waiting.splice(0)) settle(item, () => item.reject(error));
+    for (const item of this.#waiting.splice(0)) fail(item, error);
   }
 
   #wait(item: Item): void {
@@ -114,7 +118,7 @@ export class Lane {
     item.onAbort = () => {
       const at = this.#waiting.indexOf(item);
       if (at >= 0) this.#waiting.splice(at, 1);
-      settle(item, () => item.reject(abortError(signal, at >= 0 ? 'rejected' : 'unknown')));
+      fail(item, abortError(signal, at >= 0 ? 'rejected' : 'unknown'));
     };
     signal.addEventListener('abort', item.onAbort, { once: true });
   }
@@ -153,10 +157,9 @@ export class Lane {
     this.#underWay++;
     try {
       const travel = { timeoutMs: this.#leftMs(item), signal: item.signal };
-      const answer = await this.#options.sendOne(item.request, travel);
-      settle(item, () => item.resolve(answer));
+      succeed(item, await this.#options.sendOne(item.request, travel));
     } catch (error) {
-      settle(item, () => item.reject(error));
+      fail(item, error);
     } finally {
       this.#underWay--;
       if (this.#underWay > 0 || this.#waiting.length > 0) this.#leaveSoon();
@@ -169,7 +172,7 @@ export class Lane {
       const requests = items.map(({ request }) => request);
       const travel = { timeoutMs: this.#leftMs(items[0]!) };
       const answers = await this.#options.sendAll(requests, footprints, travel);
-      for (const [i, item] of items.entries()) settle(item, () => item.resolve(answers[i]!));
+      for (const [i, item] of items.entries()) succeed(item, answers[i]!);
     } catch (error) {
       this.#failed(items, error);
     } finally {
@@ -182,7 +185,7 @@ export class Lane {
     const { code, outcome } = HoldfastError.from(error);
     const again = outcome === 'rejected' && FAULT_OF_ONE.has(code) && !this.#closed;
     for (const item of items) {
-      if (!again) settle(item, () => item.reject(error));
+      if (!again) fail(item, error);
       else if (!item.settled) void this.#sendOne(item);
     }
   }
@@ -215,9 +218,16 @@ function forget(item: Item): void {
   item.onAbort = undefined;
 }
 
-function settle(item: Item, tell: () => void): void {
+function succeed(item: Item, answer: TxnResult): void {
   if (item.settled) return;
   item.settled = true;
   forget(item);
-  tell();
+  item.resolve(answer);
+}
+
+function fail(item: Item, error: unknown): void {
+  if (item.settled) return;
+  item.settled = true;
+  forget(item);
+  item.reject(error);
 }
