@@ -3,7 +3,14 @@ export type { Bytes } from './base/bytes.ts';
 export type { Clock } from './base/clock.ts';
 export type { Random } from './base/random.ts';
 export { Client, type ClientOptions, connect, openEngine } from './client.ts';
-export type { CallOptions, Capabilities, Engine, Operator, Status } from './engine/contract.ts';
+export type {
+  CallOptions,
+  Capabilities,
+  Engine,
+  Operator,
+  Status,
+  TxnOptions,
+} from './engine/contract.ts';
 export {
   ERROR_CODES,
   type ErrorCode,

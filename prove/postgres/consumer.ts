@@ -15,6 +15,8 @@ export class Consumer {
   constructor(engine: Engine, from: number) {
     this.#next = from;
     this.#done = this.#run(engine);
+    // Whoever stops it is told; until then it must not end the process.
+    this.#done.catch(() => {});
   }
 
   get revision(): number {
@@ -30,6 +32,7 @@ export class Consumer {
   async #run(engine: Engine): Promise<void> {
     while (!this.#stopped) {
       const watch = engine.watch({ ...prefixRange(utf8('')), startRevision: this.#next });
+      watch.created.catch(() => {});
       this.#close = () => watch.close();
       try {
         for await (const { header, events } of watch) {
@@ -39,6 +42,8 @@ export class Consumer {
           this.#next = header.revision + 1;
         }
       } catch (error) {
+        // An experiment that fails elsewhere closes its engines first.
+        if (HoldfastError.is(error, 'closed')) return;
         if (!HoldfastError.is(error, 'unavailable')) throw error;
         this.resumes++;
       }

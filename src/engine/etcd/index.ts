@@ -1,0 +1,3 @@
+/** The etcd engine. */
+export type { Endpoint, EtcdConfig, EtcdOptions } from './config.ts';
+export { open, openEtcdEngine } from './open.ts';
