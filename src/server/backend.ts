@@ -7,6 +7,7 @@ import { HoldfastError } from '../model/errors.ts';
 import type { Header, LeaseId, TxnRequest, TxnResult } from '../model/transaction.ts';
 import { headerToWire, type Identity as WireIdentity } from '../wire/messages/convert.ts';
 import { demandsOf, Gate, type Identity } from './access/gate.ts';
+import { LoginThrottle } from './access/login-throttle.ts';
 import { AccessStore } from './access/store.ts';
 import type { Tokens } from './access/tokens.ts';
 import { NO_ACCESS_CONTROL } from './access/users.ts';
@@ -43,6 +44,8 @@ export interface Call {
   /** For what waits; a write under way is not called back. */
   readonly signal: AbortSignal;
   readonly connection: Connection;
+  /** Where it comes from, as far as the system knows; empty for a Unix socket. */
+  readonly address: string;
 }
 
 /** What a client's connection holds while it lasts. */
@@ -56,6 +59,7 @@ export class Backend {
   readonly access: AccessStore;
   readonly gate: Gate;
   readonly tenants: Tenants;
+  readonly logins: LoginThrottle;
   readonly sealKeys: SealKeys;
   readonly wire: WireIdentity;
   /** For calls that wait for what others do. */
@@ -79,6 +83,7 @@ export class Backend {
     access.onChange(async () => {
       for (const listener of this.#accessListeners) listener();
     });
+    this.logins = new LoginThrottle(options.clock);
     this.tenants = new Tenants(options.engine, options.clock, options.tenantLimits);
     this.sealKeys = new SealKeys({
       engine: options.engine,

@@ -99,6 +99,7 @@ export class Gateway {
     return {
       identity,
       signal,
+      address: socket.remoteAddress ?? '',
       connection: {
         onEnd: (undo) => {
           if (socket.destroyed) undo();

@@ -59,6 +59,10 @@ class GrpcCall implements Call {
     return this.#call.signal;
   }
 
+  get address(): string {
+    return this.#call.session.remoteAddress;
+  }
+
   get connection(): Connection {
     const { session } = this.#call;
     const known = CONNECTIONS.get(session) ?? connectionOf(session);

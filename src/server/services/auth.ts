@@ -40,8 +40,8 @@ export function authService(backend: Backend): Handler[] {
       const { enabled, revision } = backend.access.state;
       return { ...(await header()), enabled, authRevision: revision };
     }),
-    unary(AuthService.Authenticate, async ({ name, password }) => {
-      const token = await logIn(backend, name, password);
+    unary(AuthService.Authenticate, async ({ name, password }, { address }) => {
+      const token = await logIn(backend, { name, password, address });
       return { ...(await header()), token };
     }),
     unary(AuthService.UserAdd, async (request, call) => {
@@ -100,14 +100,21 @@ export function authService(backend: Backend): Handler[] {
   ];
 }
 
-async function logIn(backend: Backend, name: string, password: string): Promise<string> {
+interface Login {
+  readonly name: string;
+  readonly password: string;
+  readonly address: string;
+}
+
+async function logIn(backend: Backend, { name, password, address }: Login): Promise<string> {
   const { state } = backend.access;
   if (!state.enabled) throw refusal('authentication is not enabled');
   const user = state.users.get(name);
   if (user && user.passwordHash === undefined) {
     throw new HoldfastError('unauthenticated', NO_PASSWORD_USER);
   }
-  if (!(await passwordMatches(password, user?.passwordHash))) {
+  const matches = (): Promise<boolean> => passwordMatches(password, user?.passwordHash);
+  if (!(await backend.logins.attempt(name, address, matches))) {
     throw refusal('authentication failed, invalid user ID or password');
   }
   return backend.options.tokens.issue({ user: name, revision: state.revision });
