@@ -318,18 +318,21 @@ export class LocalEngine {
     return { header: headerOf(state), succeeded, results };
   }
 
-  /** Over the quota an alarm goes off, and stays until an operator ends it. */
+  /** Over the quota, or on a full disk, an alarm goes off and stays until an operator ends it. */
   #requireSpace(writer: Writer): void {
-    const { quotaBytes } = this.#options;
-    if (!writer.state.noSpace && quotaBytes > 0 && this.#store.size().inUseBytes > quotaBytes) {
-      writer.amend({ noSpace: true });
-    }
+    if (!writer.state.noSpace && this.#isOutOfSpace()) writer.amend({ noSpace: true });
     if (writer.state.noSpace) {
       throw new HoldfastError(
         'no-space',
-        'the space quota is used up: delete, compact, then disarm the alarm',
+        'the space quota or the disk is used up: make room, delete, compact, then disarm the alarm',
       );
     }
+  }
+
+  #isOutOfSpace(): boolean {
+    const { quotaBytes } = this.#options;
+    if (this.#store.full) return true;
+    return quotaBytes > 0 && this.#store.size().inUseBytes > quotaBytes;
   }
 
   #retain(): void {

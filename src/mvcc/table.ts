@@ -54,5 +54,7 @@ export interface Store {
   snapshot(): TableReader & { release(): void };
   /** Bytes on disk, or the nearest measure, and how many of them are in use. */
   size(): { readonly totalBytes: number; readonly inUseBytes: number };
+  /** The disk has no room for more; what is left is for making room. */
+  readonly full?: boolean;
   close(): Promise<void>;
 }

@@ -1,10 +1,13 @@
 import {
   chmodSync,
+  cpSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
   rmSync,
   statSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -13,8 +16,10 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { utf8 } from '../../base/bytes.ts';
 import { checkFileSystem, DATA_FILE, readEra, writeEra } from './directory.ts';
 import { encodeHead, HEAD_KEY, seal } from './format.ts';
+import { recover } from './journal.ts';
 import { openNative } from './native.ts';
 import { openStore, verifyStore } from './opening.ts';
+import { Tree } from './tree.ts';
 
 let directory: string;
 let path: string;
@@ -116,5 +121,66 @@ describe('the witness of the era', () => {
     const text = readFileSync(join(path, 'era'), 'utf8');
     writeFileSync(join(path, 'era'), text.replace('3', '1'));
     expect(() => readEra(path)).toThrow(expect.objectContaining({ code: 'corrupt' }));
+  });
+});
+
+describe('a journal', () => {
+  /** The files of a store in use, as a crash would leave them. */
+  async function crashed(batches: number): Promise<string> {
+    const copy = join(directory, 'crashed');
+    const opened = await openStore(path);
+    for (let i = 0; i < batches; i++) {
+      await opened.store.commit((table) => table.put(utf8(`key/${i}`), utf8('value')));
+    }
+    cpSync(path, copy, { recursive: true, filter: (name) => !name.endsWith('.sock') });
+    await opened.close();
+    return copy;
+  }
+
+  it('that is missing or cut is not passed over', async () => {
+    path = await crashed(3);
+    expect(await verifyStore(path)).toMatchObject({ journalSegments: 1, journalBatches: 3 });
+    truncateSync(join(path, 'journal-1-1'), 4_096);
+    await expect(openStore(path)).rejects.toMatchObject({ code: 'store-truncated' });
+    await expect(verifyStore(path)).rejects.toMatchObject({ code: 'store-truncated' });
+    rmSync(join(path, 'journal-1-1'));
+    await expect(openStore(path)).rejects.toMatchObject({ code: 'store-truncated' });
+  });
+
+  it('of a later owner than the data file beside it is not thrown away', async () => {
+    path = await crashed(3);
+    cpSync(join(path, 'journal-1-1'), join(path, 'journal-7-1'));
+    await expect(openStore(path)).rejects.toMatchObject({
+      code: 'corrupt',
+      message: expect.stringContaining('older copy'),
+    });
+    expect(existsSync(join(path, 'journal-7-1'))).toBe(true);
+  });
+
+  it('with a changed byte is kept as it is', async () => {
+    path = await crashed(3);
+    const file = join(path, 'journal-1-1');
+    const bytes = readFileSync(file);
+    bytes[1_000]! ^= 1;
+    writeFileSync(file, bytes);
+    for (let attempt = 0; attempt < 2; attempt++) {
+      await expect(openStore(path)).rejects.toMatchObject({ code: 'corrupt' });
+      expect(readFileSync(file).equals(bytes)).toBe(true);
+    }
+  });
+
+  it('of an owner who was taken over is read by the next, who acknowledges nothing more', async () => {
+    const { store, native, close } = await openStore(path);
+    await store.commit((table) => table.put(utf8('before'), utf8('1')));
+    const owner = { pid: 1, host: 'elsewhere', socket: 'owner-00.sock' };
+    const next = Tree.claim(native, store.head, store.head, owner);
+    // On the disk, and refused: the claim came before the look at it.
+    await expect(
+      store.commit((table) => table.put(utf8('after'), utf8('1'))),
+    ).rejects.toMatchObject({ code: 'storage-failed' });
+    await expect(store.commit(() => 1)).rejects.toMatchObject({ code: 'storage-failed' });
+    expect(recover(path, next.head).batches).toHaveLength(2);
+    await close();
+    expect(existsSync(join(path, 'journal-1-1'))).toBe(true);
   });
 });
