@@ -13,6 +13,7 @@ import type {
   Compare,
   KeyValue,
   OperationResult,
+  RangeOperation,
   TxnRequest,
   TxnResult,
 } from '../../model/transaction.ts';
@@ -45,7 +46,7 @@ export function survey(request: TxnRequest, into?: Survey): Survey {
 
 /** What tying adds: two comparisons, two operations. */
 const TIE_PARTS = 4;
-export const READ_ERA = { type: 'range', key: ERA_KEY } as const;
+export const READ_ERA: RangeOperation = { type: 'range', key: ERA_KEY };
 
 export interface Tie {
   readonly request: TxnRequest;
