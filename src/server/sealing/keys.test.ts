@@ -4,10 +4,19 @@ import { text, utf8 } from '../../base/bytes.ts';
 import { ManualClock } from '../../base/clock.ts';
 import type { EmbeddedEngine } from '../../engine/embedded.ts';
 import { openMemoryEngine } from '../../engine/memory/engine.ts';
+import { HoldfastError } from '../../model/errors.ts';
 import { SEAL_LIFE_MS_MAX } from '../../model/seal.ts';
+import { EngineWrapper } from '../../testing/engine-wrapper.ts';
 import { SEAL_KEYS_KEY, SealKeys } from './keys.ts';
 
 const DAY_MS = 86_400_000;
+
+class FullEngine extends EngineWrapper {
+  override txn(): ReturnType<EngineWrapper['txn']> {
+    return Promise.reject(new HoldfastError('no-space', 'the disk is full'));
+  }
+}
+
 let engine: EmbeddedEngine;
 let clock: ManualClock;
 let told: string[];
@@ -127,6 +136,20 @@ describe('the keys for seals', () => {
     const first = (await server().signer()).keyId;
     expect((await server(behind).signer()).keyId).toBe(first);
     expect(await idsOf(server(behind))).toContain(first);
+  });
+
+  test('go on past their time while the disk is full, but into no other era', async () => {
+    const first = (await server().signer()).keyId;
+    const full = new SealKeys({
+      engine: new FullEngine(engine),
+      clock,
+      rotateEveryMs: 30 * DAY_MS,
+      onRotate: () => {},
+    });
+    clock.advance(31 * DAY_MS);
+    expect((await full.signer()).keyId).toBe(first);
+    await engine.liftEra(1);
+    await expect(full.signer()).rejects.toMatchObject({ code: 'no-space' });
   });
 
   test('however often they rotate, the record stays small', async () => {

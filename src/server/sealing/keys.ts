@@ -91,13 +91,21 @@ export class SealKeys {
   }
 
   /** The keys as they are; made when there are none, rotated when it is time. */
-  #current(): Promise<Keyring> {
-    return this.#change((stored, moment) => {
-      const present = stored && decodeKeyring(stored);
-      if (!present) return newKeyring(moment, makeKey);
-      const due = isDue(present, moment, this.#options.rotateEveryMs);
-      return due ? rotated(present, moment, makeKey) : present;
-    });
+  async #current(): Promise<Keyring> {
+    let usable: Keyring | undefined;
+    try {
+      return await this.#change((stored, moment) => {
+        const present = stored && decodeKeyring(stored);
+        if (!present) return newKeyring(moment, makeKey);
+        usable = present.era === moment.era ? present : undefined;
+        const due = isDue(present, moment, this.#options.rotateEveryMs);
+        return due ? rotated(present, moment, makeKey) : present;
+      });
+    } catch (error) {
+      // A full disk keeps no holder from sealing: the key goes on until there is room for the next.
+      if (usable && HoldfastError.is(error, 'no-space')) return usable;
+      throw error;
+    }
   }
 
   async #change(transition: Transition): Promise<Keyring> {
