@@ -115,18 +115,16 @@ export class Grant implements AsyncDisposable {
     return this.release();
   }
 
-  async #release(): Promise<void> {
+  #release(): Promise<void> {
     const lost = !this.held;
     const reason = this.#ended?.reason;
     // The work stops before the claim is gone.
     this.#end('released', 'it was released');
-    if (lost && reason !== 'broken') return;
-    try {
-      await this.#parts.giveBack();
-    } catch (error) {
+    if (lost && reason !== 'broken') return Promise.resolve();
+    return this.#parts.giveBack().catch((error) => {
       // The lease is over, and the claim with it.
       if (!HoldfastError.is(error, 'session-lost')) throw error;
-    }
+    });
   }
 
   #end(reason: LossReason, message: string): void {

@@ -124,7 +124,7 @@ export interface Entry {
  * Takes the line if it is empty, joins it otherwise. Sent again after a lost answer it finds its
  * own key and changes nothing.
  */
-export async function enter(
+export function enter(
   line: Line,
   entry: Entry,
   interruption?: Interruption,
@@ -135,14 +135,18 @@ export async function enter(
   // No other claim on this line can share the revision: the comparison covers the key.
   const options = { shareRevision: !entry.placedAmongAll && line.holdsKeys };
   let sent = 0;
-  const answer = await session.call(() => {
+  const send = (): Promise<TxnResult> => {
     sent++;
     return engine.txn(request, options);
-  }, interruption);
-  const doubtful = sent > 1;
-  if (!answer.succeeded) return await joined(line, entry, answer, doubtful);
-  const { key } = entry;
-  const { header } = answer;
+  };
+  return session
+    .call(send, interruption)
+    .then((answer) =>
+      answer.succeeded ? taken(entry, answer, sent > 1) : joined(line, entry, answer, sent > 1),
+    );
+}
+
+function taken({ key }: Entry, { header }: TxnResult, doubtful: boolean): Place {
   const createRevision = header.revision;
   return { key, createRevision, header, first: true, before: undefined, doubtful };
 }

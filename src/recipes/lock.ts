@@ -75,10 +75,8 @@ export class Lock {
   }
 
   /** Waits for its turn. */
-  async acquire(options: AcquireOptions = {}): Promise<Grant> {
-    const grant = await this.#take(options, true);
-    if (!grant) throw new Error('a claim that joins the line ends in a grant or an error');
-    return grant;
+  acquire(options: AcquireOptions = {}): Promise<Grant> {
+    return this.#take(options, true);
   }
 
   /** Answers `undefined` at once if the lock is not free. */
@@ -106,6 +104,9 @@ export class Lock {
     return await breakClaim(session, linePrefix(session.authority.namespace, this.name), breaking);
   }
 
+  /** A claim that joins the line ends in a grant or an error. */
+  #take(options: AcquireOptions, join: true): Promise<Grant>;
+  #take(options: AcquireOptions, join: boolean): Promise<Grant | undefined>;
   async #take(options: AcquireOptions, join: boolean): Promise<Grant | undefined> {
     const found = this.#sessions(options.ttl);
     const session = found instanceof Promise ? await found : found;
@@ -117,15 +118,18 @@ export class Lock {
     return parts && new Grant(parts);
   }
 
-  async #claim(
+  #claim(
     session: Session,
     options: AcquireOptions,
     join: boolean,
   ): Promise<GrantParts | undefined> {
     const line = lineOfLock(session, this.name);
     const { owner } = options;
-    const delayLease = this.#delayMs > 0 ? await session.companion(this.#delayMs) : undefined;
-    return await new LockClaim(this.name, line, { delayLease, owner }).take(options, join);
+    if (this.#delayMs === 0) return new LockClaim(this.name, line, { owner }).take(options, join);
+    return session
+      .companion(this.#delayMs)
+      .then((delayLease) => new LockClaim(this.name, line, { delayLease, owner }))
+      .then((claim) => claim.take(options, join));
   }
 }
 
@@ -171,6 +175,8 @@ export interface ClaimOptions {
   readonly delayLease?: LeaseId | undefined;
   readonly owner?: string | undefined;
 }
+
+const SHARED_REVISION = { shareRevision: true };
 
 /** One claim from its first request to its grant; also for what is built like a lock. */
 export class LockClaim {
@@ -317,16 +323,15 @@ export class LockClaim {
     return writes;
   }
 
-  async #giveBack(): Promise<void> {
+  #giveBack(): Promise<void> {
     const { session } = this.#line;
-    const place = this.#place!;
-    const deletes: Operation[] = [{ type: 'delete', key: this.#key }];
-    if (this.#delayKey) deletes.push({ type: 'delete', key: this.#delayKey });
-    const compare = [isOurs(this.#key, place.createRevision)];
-    await session.call(() =>
-      session.authority.engine.txn({ compare, success: deletes }, { shareRevision: true }),
-    );
-    this.#forget(place.doubtful);
+    const { createRevision, doubtful } = this.#place!;
+    const success: Operation[] = [{ type: 'delete', key: this.#key }];
+    if (this.#delayKey) success.push({ type: 'delete', key: this.#delayKey });
+    const request = { compare: [isOurs(this.#key, createRevision)], success };
+    return session
+      .call(() => session.authority.engine.txn(request, SHARED_REVISION))
+      .then(() => this.#forget(doubtful));
   }
 
   #abandon(): void {

@@ -174,20 +174,8 @@ export class Session implements AsyncDisposable {
    * Sends a request that is safe to send again until there is an answer or the session is over.
    * What the caller passes must find out by itself whether it happened before.
    */
-  async call<T>(send: () => Promise<T>, interruption?: Interruption): Promise<T> {
-    for (let attempt = 0; ; attempt++) {
-      const startedAtMs = this.#aliveAt();
-      interruption?.throwIfInterrupted();
-      try {
-        const answer = this.#requests.send(send, startedAtMs);
-        return await (interruption ? interruption.race(answer) : answer);
-      } catch (error) {
-        this.#judge(error);
-        if (interruption?.interrupted || !mayPass(error)) throw error;
-      }
-      const pause = backOff(this.authority, attempt, this.ttlMs / 10);
-      await (interruption ? interruption.race(pause) : pause);
-    }
+  call<T>(send: () => Promise<T>, interruption?: Interruption): Promise<T> {
+    return this.#call(send, interruption, 0);
   }
 
   /** Registers what must end with the session. */
@@ -285,6 +273,36 @@ export class Session implements AsyncDisposable {
     );
     await Promise.allSettled(ids.map((id) => patience.race(this.authority.engine.revokeLease(id))));
     patience.dispose();
+  }
+
+  /** No more promises than it takes: every request of every recipe comes through here. */
+  #call<T>(
+    send: () => Promise<T>,
+    interruption: Interruption | undefined,
+    attempt: number,
+  ): Promise<T> {
+    try {
+      const startedAtMs = this.#aliveAt();
+      interruption?.throwIfInterrupted();
+      const sent = this.#requests.send(send, startedAtMs);
+      const answer = interruption ? interruption.race(sent) : sent;
+      return answer.catch((error) => this.#callAgain(error, send, interruption, attempt));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  async #callAgain<T>(
+    error: unknown,
+    send: () => Promise<T>,
+    interruption: Interruption | undefined,
+    attempt: number,
+  ): Promise<T> {
+    this.#judge(error);
+    if (interruption?.interrupted || !mayPass(error)) throw error;
+    const pause = backOff(this.authority, attempt, this.ttlMs / 10);
+    await (interruption ? interruption.race(pause) : pause);
+    return await this.#call(send, interruption, attempt + 1);
   }
 
   #attempt<T>(send: () => Promise<T>): Promise<T> {
