@@ -3,9 +3,10 @@ import { createPrivateKey, createPublicKey, createSecretKey, type KeyObject } fr
 import { readFileSync } from 'node:fs';
 import type { TlsOptions } from 'node:tls';
 import { parseArgs } from 'node:util';
-import { systemClock } from '../base/system.ts';
+import { systemClock, systemRandom } from '../base/system.ts';
 import { openEngine } from '../client.ts';
 import { HoldfastError } from '../model/errors.ts';
+import { Hops } from '../model/hops.ts';
 import {
   type JwtAlgorithm,
   opaqueTokens,
@@ -78,7 +79,9 @@ export const command: Command = {
     const { values } = parseArgs({ args: [...args], options: OPTIONS, strict: true });
     const settings: Values = { ...fromEnvironment(), ...values };
     const log = logger();
-    const engine = await openEngine(text(settings.engine) ?? 'lmdb:./holdfast-data', {});
+    const url = text(settings.engine) ?? 'lmdb:./holdfast-data';
+    const hops = url.startsWith('etcd') ? new Hops(systemRandom) : undefined;
+    const engine = await openEngine(url, hops ? { hops } : {});
     const graceMs = number(settings.grace, 'grace', GRACE_SECONDS) * 1_000;
     let server: RunningServer;
     try {
@@ -94,6 +97,7 @@ export const command: Command = {
         sealRotateMs: sealRotateMs(settings),
         passwordLengthMin: number(settings['password-length'], 'password-length', 1),
         insecure: settings.insecure === true,
+        hops,
         log,
       });
     } catch (error) {

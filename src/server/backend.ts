@@ -16,6 +16,16 @@ import { SealKeys } from './sealing/keys.ts';
 import type { TenantLimits } from './tenants/meter.ts';
 import { Tenants } from './tenants/tenants.ts';
 
+/** Only a server like this one refuses the key; it has users and roles of its own. */
+function refuseOwnKind(error: unknown): never {
+  if (!HoldfastError.is(error, 'invalid-argument')) throw error;
+  throw new HoldfastError(
+    'invalid-argument',
+    'the engine is a Holdfast server itself, and perhaps this one: name the engine of that one, or connect to it directly',
+    { cause: error },
+  );
+}
+
 /** Where users and roles are kept: below a zero byte, out of every client's reach. */
 const ACCESS_KEY: Bytes = Uint8Array.of(0, 0x61, 0x75, 0x74, 0x68);
 
@@ -69,7 +79,7 @@ export class Backend {
   readonly #accessListeners = new Set<() => void>();
 
   static async open(options: BackendOptions): Promise<Backend> {
-    const access = await AccessStore.open(options.engine, ACCESS_KEY);
+    const access = await AccessStore.open(options.engine, ACCESS_KEY).catch(refuseOwnKind);
     const status = await options.engine.status();
     const { clusterId, memberId, term } = status;
     return new Backend(options, access, { clusterId, memberId, term: Number(term) });

@@ -1,5 +1,7 @@
 /** The services on gRPC. */
 import type { Clock } from '../base/clock.ts';
+import { HOPS_HEADER, type Hops, LOOP_MESSAGE } from '../model/hops.ts';
+import { FAILED_PRECONDITION, plainRpcError } from '../wire/messages/status.ts';
 import { GrpcServer, type ServerCall } from '../wire/net/grpc-server.ts';
 import type { ServerSession } from '../wire/net/server-session.ts';
 import type { Identity } from './access/gate.ts';
@@ -12,12 +14,18 @@ export interface GrpcOptions {
   readonly callers: Callers;
   readonly clock: Clock;
   readonly messageBytesMax: number;
+  /** For a server whose engine is another server. */
+  readonly hops: Hops | undefined;
   readonly onFault: (error: unknown) => void;
   readonly onCallEnd: (path: string, code: number, seconds: number) => void;
 }
 
 export function grpcServer(options: GrpcOptions): GrpcServer {
-  const { handlers, callers, clock } = options;
+  const { handlers, callers, clock, hops } = options;
+  const arrived = (call: ServerCall): GrpcCall => {
+    if (hops) refuseLoops(call, hops);
+    return new GrpcCall(call, callers);
+  };
   const server = new GrpcServer({
     clock,
     messageBytesMax: options.messageBytesMax,
@@ -27,19 +35,23 @@ export function grpcServer(options: GrpcOptions): GrpcServer {
   });
   for (const handler of handlers.values()) {
     if (handler.kind === 'unary') {
-      server.unary(handler.method, (request, call) =>
-        handler.run(request as never, new GrpcCall(call, callers)),
-      );
+      server.unary(handler.method, (request, call) => handler.run(request as never, arrived(call)));
     } else if (handler.direct) {
       const { direct } = handler;
-      server.stream(handler.method, (call) => direct(call, new GrpcCall(call, callers)));
+      server.stream(handler.method, (call) => direct(call, arrived(call)));
     } else {
       server.bidiStream(handler.method, (requests, call) =>
-        handler.run(requests as AsyncIterable<never>, new GrpcCall(call, callers)),
+        handler.run(requests as AsyncIterable<never>, arrived(call)),
       );
     }
   }
   return server;
+}
+
+function refuseLoops(call: ServerCall, hops: Hops): void {
+  const value = call.header(HOPS_HEADER);
+  if (value === undefined || hops.arrive(value)) return;
+  throw plainRpcError(FAILED_PRECONDITION, LOOP_MESSAGE, 'unsupported');
 }
 
 const CONNECTIONS = new WeakMap<ServerSession, Connection>();

@@ -11,6 +11,7 @@ import type { Clock } from '../base/clock.ts';
 import { systemClock } from '../base/system.ts';
 import type { Engine } from '../engine/contract.ts';
 import { HoldfastError } from '../model/errors.ts';
+import type { Hops } from '../model/hops.ts';
 import { type Http2Server, listen } from '../wire/net/server.ts';
 import { opaqueTokens, type Tokens } from './access/tokens.ts';
 import { Backend } from './backend.ts';
@@ -48,6 +49,8 @@ export interface ServeOptions {
   readonly trusted?: boolean;
   /** Listen nowhere; connections come by `accept`. */
   readonly silent?: boolean;
+  /** Given to the engine, too, where that is another server: notices when it leads back here. */
+  readonly hops?: Hops | undefined;
   readonly tenantLimits?: TenantLimits;
   /** Shorter passwords are refused. @default 1 */
   readonly passwordLengthMin?: number | undefined;
@@ -169,6 +172,7 @@ class Running implements RunningServer {
       callers: this.#callers,
       clock: this.#clock,
       messageBytesMax,
+      hops: options.hops,
       onFault: (error) => this.#fault(error),
       onCallEnd: (path, code, took) => {
         calls.add({ method: path, code: String(code) });

@@ -7,6 +7,7 @@
  */
 import type { Clock } from '../../base/clock.ts';
 import { abortError, HoldfastError } from '../../model/errors.ts';
+import { HOPS_HEADER, LOOP_MESSAGE } from '../../model/hops.ts';
 import type { MessageType, Method } from '../../wire/messages/descriptor.ts';
 import { AuthService } from '../../wire/messages/services.ts';
 import type { CallEffect } from '../../wire/messages/status.ts';
@@ -50,6 +51,7 @@ export class Channel {
   readonly #clients: GrpcClient[];
   #current = 0;
   #login: Login | undefined;
+  #token: string | undefined;
   readonly #onLeave: ((member: number) => void)[] = [];
   #closed = false;
 
@@ -65,10 +67,11 @@ export class Channel {
           connectTimeoutMs: CONNECT_TIMEOUT_MS,
           keepaliveMs: KEEPALIVE_MS,
           keepaliveTimeoutMs: KEEPALIVE_TIMEOUT_MS,
-          metadata: LEADER_REQUIRED,
           onDisconnect: () => config.onDisconnect?.(),
         }),
     );
+    this.#sayMetadata();
+    config.hops?.onChange(() => this.#sayMetadata());
   }
 
   async unary<M extends Method>(
@@ -94,6 +97,8 @@ export class Channel {
           this.#forget(login);
           continue;
         }
+        // It says so at once, and the next call asks one that may know the way.
+        if (failure.message === LOOP_MESSAGE) this.leave(member);
         if (!isMemberFault(failure) || this.#closed || this.#config.failFast) throw failure;
         this.leave(member);
         const again = failure.outcome === 'rejected' || options.effect === 'read';
@@ -190,7 +195,17 @@ export class Channel {
   #forget(login: Login | undefined): void {
     if (login !== this.#login) return;
     this.#login = undefined;
-    for (const client of this.#clients) client.setMetadata(LEADER_REQUIRED);
+    this.#token = undefined;
+    this.#sayMetadata();
+  }
+
+  /** What goes with every call: one object, which costs nothing to send again. */
+  #sayMetadata(): void {
+    const { hops } = this.#config;
+    const metadata: (readonly [string, string])[] = [LEADER_REQUIRED];
+    if (hops) metadata.push([HOPS_HEADER, hops.value]);
+    if (this.#token !== undefined) metadata.push(['token', this.#token]);
+    for (const client of this.#clients) client.setMetadata(metadata);
   }
 
   async #logIn(): Promise<void> {
@@ -203,9 +218,8 @@ export class Channel {
           { name, password },
           { effect: 'read', deadlineMs: this.attemptMs },
         );
-        for (const client of this.#clients) {
-          client.setMetadata([...LEADER_REQUIRED, ['token', token]]);
-        }
+        this.#token = token;
+        this.#sayMetadata();
         return;
       } catch (error) {
         // A server that asks nobody who he is is none the worse.
@@ -235,7 +249,7 @@ export class Channel {
 const NOTHING = Promise.resolve();
 const AUTH_OFF = 'etcdserver: authentication is not enabled';
 /** A member cut off from its leader says so at once instead of keeping us waiting. */
-const LEADER_REQUIRED: readonly (readonly [string, string])[] = [['hasleader', 'true']];
+const LEADER_REQUIRED: readonly [string, string] = ['hasleader', 'true'];
 
 /** The member, not the request, is what went wrong. */
 function isMemberFault(error: HoldfastError): boolean {

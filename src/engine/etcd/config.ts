@@ -3,6 +3,7 @@ import type { ConnectionOptions as TlsOptions } from 'node:tls';
 import type { Clock } from '../../base/clock.ts';
 import type { Random } from '../../base/random.ts';
 import { HoldfastError } from '../../model/errors.ts';
+import type { Hops } from '../../model/hops.ts';
 
 export interface Endpoint {
   readonly host: string;
@@ -26,6 +27,8 @@ export interface EtcdOptions {
   readonly failFast?: boolean;
   /** Told when a connection is gone, also when no call was under way on it. */
   readonly onDisconnect?: () => void;
+  /** Given, requests say which servers they come through; for a server before this engine. */
+  readonly hops?: Hops;
   /** Told at the start when the cluster runs a release with known faults. @default nobody */
   readonly onWarning?: (message: string) => void;
   /** Events a slow reader may have waiting before its watch is paused. @default 8 MiB */
