@@ -70,7 +70,7 @@ async function run(context: Context): Promise<Report> {
   }
   const control = fresh();
   const step = Math.max(1, Math.floor(calls.pwritev / 4));
-  for (let index = 2; index <= calls.pwritev; index += step) {
+  for (let index = 1; index <= calls.pwritev; index += step) {
     await bench.kill('pwritev', index, 'early', control);
   }
   const all = [kills, writes, creation];

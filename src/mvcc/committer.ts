@@ -20,12 +20,12 @@ interface Pending {
   readonly answer: Deferred<unknown>;
   taken: boolean;
   cancelled: boolean;
+  /** What it comes to when the commit is durable: a value, or why it was refused. */
+  value: unknown;
+  error: HoldfastError | undefined;
 }
 
-type Verdict = { readonly value: unknown } | { readonly error: HoldfastError };
-
 interface Round {
-  readonly verdicts: readonly Verdict[];
   readonly state: State;
   readonly commits: readonly RevisionChanges[];
 }
@@ -60,7 +60,14 @@ export class Committer {
   submit<T>(work: (writer: Writer) => T, signal?: AbortSignal): Promise<T> {
     if (this.#refusal) return Promise.reject(this.#refusal);
     if (signal?.aborted) return Promise.reject(abortError(signal, 'rejected'));
-    const pending: Pending = { work, answer: deferred(), taken: false, cancelled: false };
+    const pending: Pending = {
+      work,
+      answer: deferred(),
+      taken: false,
+      cancelled: false,
+      value: undefined,
+      error: undefined,
+    };
     this.#queue.push(pending);
     this.#running ??= this.#run();
     const answer = pending.answer.promise as Promise<T>;
@@ -105,14 +112,21 @@ export class Committer {
   }
 
   #evaluate(table: Table): Round {
-    this.#inFlight = this.#queue.splice(0, COMMIT_REQUESTS_MAX);
+    this.#inFlight = this.#takeQueue();
     const writer = new Writer(table, this.#state, this.#options.leases);
-    const verdicts = this.#inFlight.map((pending): Verdict => {
+    for (const pending of this.#inFlight) {
       pending.taken = !pending.cancelled;
-      return pending.cancelled ? { value: undefined } : attempt(pending.work, writer);
-    });
+      if (pending.taken) attempt(pending, writer);
+    }
     if (writer.state !== this.#state) table.put(STATE_KEY, encodeState(writer.state));
-    return { verdicts, state: writer.state, commits: writer.committed };
+    return { state: writer.state, commits: writer.committed };
+  }
+
+  #takeQueue(): Pending[] {
+    const queue = this.#queue;
+    if (queue.length > COMMIT_REQUESTS_MAX) return queue.splice(0, COMMIT_REQUESTS_MAX);
+    this.#queue = [];
+    return queue;
   }
 
   #finish(round: Round): void {
@@ -120,10 +134,9 @@ export class Committer {
     this.#inFlight = [];
     this.#state = round.state;
     this.#options.publish(round.state, round.commits);
-    for (const [index, pending] of finished.entries()) {
-      const verdict = round.verdicts[index]!;
-      if ('error' in verdict) pending.answer.reject(verdict.error);
-      else pending.answer.resolve(verdict.value);
+    for (const { answer, error, value } of finished) {
+      if (error) answer.reject(error);
+      else answer.resolve(value);
     }
   }
 
@@ -141,11 +154,11 @@ export class Committer {
 }
 
 /** A typed refusal is an answer; anything else is a fault in the software and stops the commit. */
-function attempt(work: (writer: Writer) => unknown, writer: Writer): Verdict {
+function attempt(pending: Pending, writer: Writer): void {
   try {
-    return { value: work(writer) };
+    pending.value = pending.work(writer);
   } catch (error) {
-    if (HoldfastError.is(error) && error.code !== 'corrupt') return { error };
-    throw error;
+    if (!HoldfastError.is(error) || error.code === 'corrupt') throw error;
+    pending.error = error;
   }
 }

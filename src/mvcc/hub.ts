@@ -7,6 +7,7 @@
 import { binaryString } from '../base/bytes.ts';
 import type { HoldfastError } from '../model/errors.ts';
 import { contains, type Interval } from '../model/range.ts';
+import type { Revision } from '../model/transaction.ts';
 import type { WatchRequest } from '../model/watch.ts';
 import type { LoggedChange, State } from './layout.ts';
 import type { TableReader } from './table.ts';
@@ -98,23 +99,26 @@ export class Hub implements WatchSource {
     const matching = new Map<Group, RevisionChanges[]>();
     for (const { revision, changes } of commits) {
       for (const change of changes) {
-        for (const group of this.#concerned(change.key)) {
-          const list = matching.get(group) ?? [];
-          matching.set(group, list);
-          const last = list[list.length - 1];
-          if (last?.revision === revision) (last.changes as LoggedChange[]).push(change);
-          else list.push({ revision, changes: [change] });
+        const exact = this.#keys.size > 0 && this.#keys.get(binaryString(change.key));
+        if (exact) gather(matching, exact, revision, change);
+        for (const group of this.#ranges.values()) {
+          if (contains(group.range, change.key)) gather(matching, group, revision, change);
         }
       }
     }
     return matching;
   }
+}
 
-  *#concerned(key: Uint8Array): Iterable<Group> {
-    if (this.#keys.size > 0) {
-      const exact = this.#keys.get(binaryString(key));
-      if (exact) yield exact;
-    }
-    for (const group of this.#ranges.values()) if (contains(group.range, key)) yield group;
-  }
+function gather(
+  matching: Map<Group, RevisionChanges[]>,
+  group: Group,
+  revision: Revision,
+  change: LoggedChange,
+): void {
+  const list = matching.get(group) ?? [];
+  matching.set(group, list);
+  const last = list[list.length - 1];
+  if (last?.revision === revision) (last.changes as LoggedChange[]).push(change);
+  else list.push({ revision, changes: [change] });
 }

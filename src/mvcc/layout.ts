@@ -59,7 +59,7 @@ export function keyOfLive(stored: Bytes): Bytes {
 }
 
 export function logKey(revision: Revision): Bytes {
-  const out = new Uint8Array(7);
+  const out = allocate(7);
   out[0] = R;
   putUint48(out, 1, revision);
   return out;
@@ -70,7 +70,7 @@ export function revisionOfLog(stored: Bytes): Revision {
 }
 
 export function leaseKey(id: LeaseId): Bytes {
-  const out = new Uint8Array(9);
+  const out = allocate(9);
   out[0] = L;
   putInt64(out, 1, id);
   return out;
@@ -211,7 +211,7 @@ export interface StoredLease {
 }
 
 export function encodeLease(lease: StoredLease): Bytes {
-  const out = new Uint8Array(12);
+  const out = allocate(12);
   putUint48(out, 0, lease.ttlMs);
   putUint48(out, 6, lease.remainingMs);
   return out;
@@ -240,7 +240,7 @@ export const FRESH_STATE: State = {
 };
 
 export function encodeState(state: State): Bytes {
-  const out = new Uint8Array(15);
+  const out = allocate(15);
   putUint48(out, 0, state.revision);
   putUint48(out, 6, state.compactRevision);
   out[12] = state.era >>> 8;

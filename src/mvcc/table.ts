@@ -56,5 +56,7 @@ export interface Store {
   size(): { readonly totalBytes: number; readonly inUseBytes: number };
   /** The disk has no room for more; what is left is for making room. */
   readonly full?: boolean;
+  /** Finishes what a store does later, so that `size` tells what deletions have freed. */
+  settle?(): Promise<void>;
   close(): Promise<void>;
 }

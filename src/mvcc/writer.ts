@@ -236,7 +236,7 @@ export class Writer {
       version: (record ? versionOfVersion(record) : 0) + 1,
       lease,
     });
-    if (formerLease !== lease) this.#attach(keyOfLive(standing.stored), formerLease, lease);
+    if (formerLease !== lease) this.#attach(put.key, formerLease, lease);
     this.#change(standing, after);
     return { type: 'put', prevKv: put.prevKv ? keyValue(standing) : undefined };
   }
@@ -267,9 +267,9 @@ export class Writer {
   }
 
   #remove(standing: Standing): void {
-    const { stored, record } = standing;
+    const { key, record } = standing;
     if (!record) return;
-    this.#attach(keyOfLive(stored), leaseOfVersion(record), 0n);
+    this.#attach(key, leaseOfVersion(record), 0n);
     this.#change(standing, undefined);
   }
 

@@ -54,6 +54,7 @@ export class LmdbStore implements Store {
   #layers: readonly Layer[] = [this.#layer];
   #fold: Promise<void> | undefined;
   #foldFull = false;
+  #settling = false;
   #queue: Work[] = [];
   #running: Promise<void> | undefined;
   #evaluating = false;
@@ -139,6 +140,13 @@ export class LmdbStore implements Store {
     });
   }
 
+  /** Folds everything into the tree now. */
+  async settle(): Promise<void> {
+    this.#settling = true;
+    await this.commit(() => {});
+    await this.#fold;
+  }
+
   snapshot(): TableReader & { release(): void } {
     this.#ensureReadable();
     const tree = this.#tree.snapshot();
@@ -221,7 +229,8 @@ export class LmdbStore implements Store {
   async #commitBatch(): Promise<void> {
     let works: Work[] = [];
     try {
-      if (this.#journal.isFull) await this.#rotate();
+      if (this.#settling) await this.#fold;
+      if (this.#journal.isFull || this.#settling) await this.#rotate();
       works = this.#queue;
       this.#queue = [];
       const fault = this.#evaluate(works);
@@ -270,6 +279,7 @@ export class LmdbStore implements Store {
 
   /** The next segment; and if nothing is being folded, all before it may be. */
   async #rotate(): Promise<void> {
+    this.#settling = false;
     await this.#journal.rotate();
     if (this.#layer.bytes > WAITING_BYTES_MAX) await this.#fold;
     if (this.#fold || this.#finished) return;
