@@ -11,15 +11,13 @@ import {
   openSync,
   readdirSync,
   readFileSync,
-  rmSync,
   statfsSync,
   writevSync,
 } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Bytes } from '../../base/bytes.ts';
 import { HoldfastError } from '../../model/errors.ts';
-import { syncDirectory } from './directory.ts';
 import { isNoSpace } from './failures.ts';
 import type { Head, JournalMark } from './format.ts';
 import {
@@ -162,12 +160,22 @@ async function prepare(options: JournalOptions, segment: number): Promise<Segmen
     await fill(file, room);
   } catch (error) {
     await file.close();
-    rmSync(path);
+    await rm(path);
     throw error;
   }
   await file.close();
-  syncDirectory(directory);
+  await syncEntries(directory);
   return { storeId, epoch, segment, room, fd: openSync(path, 'r+') };
+}
+
+/** As `syncDirectory` does, beside the loop: this happens while the store serves. */
+async function syncEntries(directory: string): Promise<void> {
+  const entries = await open(directory, 'r');
+  try {
+    await entries.sync();
+  } finally {
+    await entries.close();
+  }
 }
 
 /** Before it is tried: a disk that is full to the last byte would stop everything else as well. */
@@ -236,11 +244,15 @@ function ensureNoneLater(directory: string, head: Head): void {
 }
 
 /** Removes the segments of earlier owners, and those of this one before `segment`. */
-export function sweepSegments(directory: string, epoch: number, segment: number): void {
-  for (const name of readdirSync(directory)) {
+export async function sweepSegments(
+  directory: string,
+  epoch: number,
+  segment: number,
+): Promise<void> {
+  for (const name of await readdir(directory)) {
     const found = segmentOfName(name);
     if (!found || found.epoch > epoch) continue;
-    if (found.epoch < epoch || found.segment < segment) rmSync(join(directory, name));
+    if (found.epoch < epoch || found.segment < segment) await rm(join(directory, name));
   }
 }
 

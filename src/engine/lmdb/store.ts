@@ -92,7 +92,7 @@ export class LmdbStore implements Store {
       await journal.close();
       throw error;
     }
-    sweepSegments(path, epoch, journal.mark.segment);
+    await sweepSegments(path, epoch, journal.mark.segment);
     return new LmdbStore(parts, journal);
   }
 
@@ -195,7 +195,7 @@ export class LmdbStore implements Store {
     await this.#folder.close();
     await this.#journal.close();
     try {
-      if (!this.#finished) this.#foldAll();
+      if (!this.#finished) await this.#foldAll();
     } catch {
       // Nothing is lost: the next start folds what is left, or says what is wrong with it.
     } finally {
@@ -203,9 +203,9 @@ export class LmdbStore implements Store {
     }
   }
 
-  #foldAll(): void {
+  async #foldAll(): Promise<void> {
     fold(this.#tree, this.#path, NO_JOURNAL);
-    sweepSegments(this.#path, this.#tree.head.ownerEpoch, Number.POSITIVE_INFINITY);
+    await sweepSegments(this.#path, this.#tree.head.ownerEpoch, Number.POSITIVE_INFINITY);
   }
 
   /** Reads answer from what is committed. */
@@ -303,7 +303,8 @@ export class LmdbStore implements Store {
     this.#foldFull = false;
     this.#gaps.clear();
     this.#layers = [this.#layer];
-    sweepSegments(this.#path, mark.epoch, mark.segment);
+    // What cannot be removed now is removed at the next fold, or start.
+    await sweepSegments(this.#path, mark.epoch, mark.segment).catch(() => {});
   }
 
   /** Stops for good: what was in the failed batch may have happened, what waits has not. */
