@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import type { Field, MessageType } from '../../src/wire/messages/descriptor.ts';
 import * as auth from '../../src/wire/messages/gen/auth.ts';
+import * as authority from '../../src/wire/messages/gen/authority.ts';
 import * as election from '../../src/wire/messages/gen/election.ts';
 import * as health from '../../src/wire/messages/gen/health.ts';
 import * as kv from '../../src/wire/messages/gen/kv.ts';
@@ -17,7 +18,9 @@ function isMessageType(value: unknown): value is AnyMessage {
 }
 
 /** Every message there is. */
-export const MESSAGES: readonly AnyMessage[] = [auth, election, health, kv, lock, rpc, status]
+export const MESSAGES: readonly AnyMessage[] = [
+  ...[auth, authority, election, health, kv, lock, rpc, status],
+]
   .flatMap((module) => Object.values<unknown>(module))
   .filter(isMessageType);
 
