@@ -1,5 +1,5 @@
 /** Byte strings: comparison, joining, text, and the fixed-width numbers used in stored records. */
-import { copyBytes } from './allocate.ts';
+import { allocate, copyBytes } from './allocate.ts';
 
 export type Bytes = Uint8Array;
 
@@ -40,7 +40,7 @@ export function equalBytes(a: Bytes, b: Bytes): boolean {
 export function concatBytes(...parts: readonly Bytes[]): Bytes {
   let length = 0;
   for (const part of parts) length += part.length;
-  const whole = new Uint8Array(length);
+  const whole = allocate(length);
   let offset = 0;
   for (const part of parts) {
     whole.set(part, offset);
@@ -70,7 +70,7 @@ function fromCodes(bytes: Bytes): string {
 }
 
 export function fromBinaryString(binary: string): Bytes {
-  const bytes = new Uint8Array(binary.length);
+  const bytes = allocate(binary.length);
   for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
   return bytes;
 }

@@ -9,7 +9,8 @@ import type { Authority } from './authority.ts';
 import { checkName, claimKeys, ownKey } from './keys.ts';
 import { emptyLine } from './line.ts';
 import type { SessionSource } from './lock.ts';
-import type { Session, TakenKey } from './session.ts';
+import type { Session } from './session.ts';
+import type { TakenKey } from './slots.ts';
 import { until, type WaitOptions } from './until.ts';
 
 export class Barrier {

@@ -22,7 +22,8 @@ import { Interruption } from './interruption.ts';
 import { checkName, claimKeys, linePrefix, ownKey, standsIn } from './keys.ts';
 import { confirm, enter, findBefore, isOurs, lineOf, waitForTurn } from './line.ts';
 import { runHolding, type SessionSource } from './lock.ts';
-import type { Session, TakenKey } from './session.ts';
+import type { Session } from './session.ts';
+import type { TakenKey } from './slots.ts';
 
 export interface CampaignOptions {
   /** What observers see; `proclaim` changes it. */

@@ -27,7 +27,8 @@ import {
   waitForTurn,
 } from './line.ts';
 import { reenter } from './reentrance.ts';
-import type { Session, TakenKey } from './session.ts';
+import type { Session } from './session.ts';
+import type { TakenKey } from './slots.ts';
 
 export interface LockOptions {
   /** The same owner on the same session gets what it already holds. Default false. */

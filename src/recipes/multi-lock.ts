@@ -19,7 +19,8 @@ import { checkName, linePrefix } from './keys.ts';
 import { confirm, findBefore, isOurs, type Line, lineOf, waitForTurn } from './line.ts';
 import { type AcquireOptions, runHolding, type SessionSource } from './lock.ts';
 import { type SealOptions, Seals } from './seals.ts';
-import type { Session, TakenKey } from './session.ts';
+import type { Session } from './session.ts';
+import type { TakenKey } from './slots.ts';
 
 /** Operations per line are few, and engines bound them per transaction. */
 const NAMES_MAX = 32;

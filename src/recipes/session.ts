@@ -14,10 +14,11 @@ import type { LeaseId } from '../model/transaction.ts';
 import { type Authority, backOff, type Identity, mayPass } from './authority.ts';
 import { type Duration, milliseconds } from './duration.ts';
 import { Interruption } from './interruption.ts';
-import { type ClaimKeys, claimKey } from './keys.ts';
+import type { ClaimKeys } from './keys.ts';
 import { Losses } from './losses.ts';
 import { Orphans } from './orphans.ts';
 import { Requests } from './requests.ts';
+import { Slots, type TakenKey } from './slots.ts';
 
 /** Renew only while this says that the process can do its work. */
 export interface HealthGate {
@@ -55,21 +56,6 @@ export interface Holding {
   lose(reason: LossReason, message: string): void;
 }
 
-/** A key that no other claim of the session uses. */
-export interface TakenKey {
-  readonly key: Bytes;
-  readonly slot: number;
-  /** Of the line, among those of the session. */
-  readonly line: string;
-}
-
-/** Numbers for the claims of one session in one line; `taken` includes those never given back. */
-interface Slots {
-  readonly free: number[];
-  next: number;
-  taken: number;
-}
-
 const TTL_MS_DEFAULT = 10_000;
 const DRIFT_DEFAULT = 0.05;
 /** A request without an answer is given up after this, and sent again. */
@@ -90,7 +76,7 @@ export class Session implements AsyncDisposable {
   readonly #listeners = new Set<(error: HoldfastError) => void>();
   readonly #holdings = new Set<Holding>();
   readonly #requests = new Requests();
-  readonly #slots = new Map<string, Slots>();
+  readonly #slots = new Slots();
   readonly #background = new Set<Promise<unknown>>();
   /** Further leases renewed just before this one; see `companion`. */
   readonly #companions = new Map<number, Promise<LeaseId>>();
@@ -198,24 +184,13 @@ export class Session implements AsyncDisposable {
   }
 
   /** A key of this session in a line that no other claim of it uses. */
-  takeKey({ line, prefix, first }: ClaimKeys): TakenKey {
-    let slots = this.#slots.get(line);
-    if (!slots) {
-      slots = { free: [], next: 0, taken: 0 };
-      this.#slots.set(line, slots);
-    }
-    const slot = slots.free.pop() ?? slots.next++;
-    slots.taken++;
-    return { key: slot === 0 ? first : claimKey(prefix, this.id, slot), slot, line };
+  takeKey(keys: ClaimKeys): TakenKey {
+    return this.#slots.take(keys, this.id);
   }
 
   /** Only when no request for the key can be under way: it would meet a new claim. */
-  returnKey({ line, slot }: TakenKey): void {
-    const slots = this.#slots.get(line);
-    if (!slots) return;
-    slots.free.push(slot);
-    slots.taken--;
-    if (slots.taken === 0) this.#slots.delete(line);
+  returnKey(taken: TakenKey): void {
+    this.#slots.giveBack(taken);
   }
 
   /**
