@@ -3,8 +3,8 @@
  * npm `etcd3`, in turns on the same etcd in the same run.
  *
  * Both are used as their documentation says. `etcd3` makes a lease for every lock and revokes it to
- * release; ours keeps one lease for all and needs two transactions. What the server alone gives is
- * shown by the same two transactions sent without the recipe.
+ * release; ours keeps one lease for all and needs two transactions, which travel together with those
+ * of other locks. What that gains is shown by the same two transactions sent each by itself.
  */
 import { Etcd3 } from 'etcd3';
 import type { Context, Experiment } from '../scripts/experiment.ts';

@@ -8,10 +8,12 @@ import {
   startEtcdCluster,
 } from '../../../test/servers/etcd.ts';
 import { utf8 } from '../../base/bytes.ts';
+import type { TxnRequest, TxnResult } from '../../model/transaction.ts';
 import { conformanceCases } from '../../testing/conformance/cases.ts';
 import { runCase, runConformance, skipReason } from '../../testing/conformance/run.ts';
 import type { ConformanceCase, Fixture, Open } from '../../testing/conformance/suite.ts';
-import type { Engine } from '../contract.ts';
+import { EngineWrapper } from '../../testing/engine-wrapper.ts';
+import type { Engine, TxnOptions } from '../contract.ts';
 import { open } from './open.ts';
 import { CONFORMANCE_SKIPS } from './skips.ts';
 
@@ -34,6 +36,27 @@ function openOn(url: () => string): Open {
     };
   };
 }
+
+/** Every transaction may share its revision, whoever it is from. */
+class Sharing extends EngineWrapper {
+  override txn(request: TxnRequest, options: TxnOptions = {}): Promise<TxnResult> {
+    return this.inner.txn(request, { ...options, shareRevision: true });
+  }
+}
+
+function sharing(openFixture: Open): Open {
+  return async (options): Promise<Fixture> => {
+    const fixture = await openFixture(options);
+    return { ...fixture, engine: new Sharing(fixture.engine) };
+  };
+}
+
+const GROUPS_SHARING: ReadonlySet<string> = new Set([
+  ...['put', 'delete', 'compare', 'transaction', 'transaction: nested', 'limits'],
+  ...['lease: keys', 'watch: events', 'abort', 'close'],
+]);
+/** What sharing gives up; the reason why each caller must ask for it. */
+const GIVEN_UP = 'puts under way at once take different revisions';
 
 function urlOf(servers: readonly { readonly url: string }[]): string {
   return `etcd://${servers.map(({ url }) => new URL(url).host).join(',')}`;
@@ -66,6 +89,13 @@ describe.skipIf(!installed('etcd'))('with a real etcd', () => {
     { describe, it },
     { name: 'etcd', open: openOn(() => urlOf([single])), skip: CONFORMANCE_SKIPS },
   );
+  describe('etcd, transactions that may share a revision, keep the engine contract', () => {
+    for (const one of conformanceCases()) {
+      const left = skipReason(one, CONFORMANCE_SKIPS) !== undefined || one.name === GIVEN_UP;
+      if (left || !GROUPS_SHARING.has(one.group)) continue;
+      it(`${one.group}: ${one.name}`, () => runCase(one, sharing(openOn(() => urlOf([single])))));
+    }
+  });
   describe('etcd, three members, keeps the engine contract', () => {
     for (const one of conformanceCases()) {
       const left = skipReason(one, CONFORMANCE_SKIPS) !== undefined || !onThree(one);

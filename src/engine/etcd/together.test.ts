@@ -314,7 +314,8 @@ describe.skipIf(!installed('etcd', 'etcdctl'))('with a real etcd', () => {
     await put(engine, 'old');
     const filler = 'x'.repeat(400_000);
     const filled = async (): Promise<string> => {
-      for (let i = 0; i < 20; i++) {
+      // The server looks at its size ten times a second.
+      for (let i = 0; i < 200; i++) {
         const [result] = await Promise.allSettled([put(engine, `filler${i}`, filler)]);
         if (codeOf(result!) !== 'done') return codeOf(result!);
       }
