@@ -1,8 +1,8 @@
 /** What a server answers to plain HTTP: health, version, metrics, and the gateway's paths. */
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import { HoldfastError } from '../model/errors.ts';
 import { SEAL_KEYS_PATH } from '../model/seal-keys.ts';
 import type { Backend } from './backend.ts';
+import { type Exchange, respond } from './exchange.ts';
 import type { Gateway } from './gateway.ts';
 import type { Metrics } from './metrics.ts';
 import { sealKeysPage } from './sealing/page.ts';
@@ -20,11 +20,7 @@ export interface EndpointOptions {
   readonly checkHost: boolean;
 }
 
-type Page = (
-  request: IncomingMessage,
-  response: ServerResponse,
-  query: URLSearchParams,
-) => Promise<void> | void;
+type Page = (exchange: Exchange, query: URLSearchParams) => Promise<void> | void;
 
 export class Endpoints {
   readonly #options: EndpointOptions;
@@ -32,56 +28,57 @@ export class Endpoints {
 
   constructor(options: EndpointOptions) {
     this.#options = options;
-    const health: Page = (_request, response, query) => this.#health(response, query);
+    const health: Page = (exchange, query) => this.#health(exchange, query);
     this.#pages = new Map<string, Page>([
       ['/health', health],
       ['/healthz', health],
-      ['/livez', (_request, response) => this.#check(response, false)],
-      ['/readyz', (_request, response) => this.#check(response, true)],
-      ['/version', (_request, response) => version(response)],
-      ['/metrics', (_request, response) => this.#metrics(response)],
+      ['/livez', (exchange) => this.#check(exchange, false)],
+      ['/readyz', (exchange) => this.#check(exchange, true)],
+      ['/version', version],
+      ['/metrics', (exchange) => this.#metrics(exchange)],
       [SEAL_KEYS_PATH, sealKeysPage(options.backend.sealKeys)],
     ]);
   }
 
-  async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async handle(exchange: Exchange): Promise<void> {
     // As it came: a path that has to be tidied up first is not one of ours.
-    const [path = '', query = ''] = (request.url ?? '/').split('?', 2);
-    if (!this.#welcome(request)) {
-      respond(response, 403, 'text/plain', 'this server is not called by that name\n');
+    const [path = '', query = ''] = exchange.target.split('?', 2);
+    if (!this.#welcome(exchange)) {
+      respond(exchange, 403, 'text/plain', 'this server is not called by that name\n');
       return;
     }
     const method = this.#options.gateway.find(path);
-    if (method) return this.#options.gateway.serve(method, request, response);
+    if (method) return this.#options.gateway.serve(method, exchange);
     const page = this.#pages.get(path);
     if (!page) {
-      respond(response, 404, 'text/plain', '404 page not found\n');
+      respond(exchange, 404, 'text/plain', '404 page not found\n');
       return;
     }
-    if (request.method !== 'GET' && request.method !== 'HEAD') {
-      response.setHeader('allow', 'GET');
-      respond(response, 405, 'text/plain', 'Method Not Allowed\n');
+    if (exchange.method !== 'GET' && exchange.method !== 'HEAD') {
+      exchange.head(405, { allow: 'GET', 'content-type': 'text/plain' });
+      exchange.end('Method Not Allowed\n');
       return;
     }
-    await page(request, response, new URLSearchParams(query));
+    await page(exchange, new URLSearchParams(query));
   }
 
   /**
    * Against web pages: one that is led here under a name of its own (DNS rebinding), and one of
    * another origin, which a browser lets send what it may not read.
    */
-  #welcome(request: IncomingMessage): boolean {
-    const { host, origin } = request.headers;
+  #welcome(exchange: Exchange): boolean {
+    const { host } = exchange;
+    const origin = exchange.header('origin');
     if (origin !== undefined && hostOf(origin) !== host) return false;
     if (!this.#options.checkHost || host === undefined) return true;
     return this.#options.hosts().has(nameOf(`http://${host}`));
   }
 
-  async #health(response: ServerResponse, query: URLSearchParams): Promise<void> {
+  async #health(exchange: Exchange, query: URLSearchParams): Promise<void> {
     const excluded = new Set(query.getAll('exclude').map((name) => name.toUpperCase()));
     const reason = await this.#illness(excluded);
     const body = JSON.stringify({ health: String(reason === ''), reason });
-    respond(response, reason === '' ? 200 : 503, 'application/json', body);
+    respond(exchange, reason === '' ? 200 : 503, 'application/json', body);
   }
 
   /** Why the server is not well, in etcd's words; empty: it is. */
@@ -100,34 +97,29 @@ export class Endpoints {
   }
 
   /** Alive: the process answers and the engine has not failed. Ready: it also takes requests. */
-  async #check(response: ServerResponse, ready: boolean): Promise<void> {
+  async #check(exchange: Exchange, ready: boolean): Promise<void> {
     const { backend, readiness } = this.#options;
     try {
       await backend.engine.status();
-      if (!ready || readiness.ready) respond(response, 200, 'text/plain', 'ok\n');
-      else respond(response, 503, 'text/plain', 'shutting down\n');
+      if (!ready || readiness.ready) respond(exchange, 200, 'text/plain', 'ok\n');
+      else respond(exchange, 503, 'text/plain', 'shutting down\n');
     } catch (error) {
-      respond(response, 503, 'text/plain', `${HoldfastError.from(error).message}\n`);
+      respond(exchange, 503, 'text/plain', `${HoldfastError.from(error).message}\n`);
     }
   }
 
-  #metrics(response: ServerResponse): void {
+  #metrics(exchange: Exchange): void {
     const type = 'text/plain; version=0.0.4; charset=utf-8';
-    respond(response, 200, type, this.#options.metrics.render());
+    respond(exchange, 200, type, this.#options.metrics.render());
   }
 }
 
 const HEALTH_KEY = new TextEncoder().encode('health');
 
-function version(response: ServerResponse): void {
+function version(exchange: Exchange): void {
   const cluster = EMULATED_VERSION.replace(/\d+$/, '0');
   const body = JSON.stringify({ etcdserver: EMULATED_VERSION, etcdcluster: cluster });
-  respond(response, 200, 'application/json', body);
-}
-
-function respond(response: ServerResponse, status: number, type: string, body: string): void {
-  response.writeHead(status, { 'content-type': type });
-  response.end(body);
+  respond(exchange, 200, 'application/json', body);
 }
 
 function nameOf(url: string): string {

@@ -4,8 +4,7 @@
  * Requests and answers are mapped by the messages' own descriptors, so no method can be forgotten
  * and none has a second door: the handlers are those of gRPC.
  */
-import type { IncomingMessage, ServerResponse } from 'node:http';
-import { TLSSocket } from 'node:tls';
+import { linkAbort } from '../base/abort.ts';
 import { concatBytes } from '../base/bytes.ts';
 import type { Clock } from '../base/clock.ts';
 import { HoldfastError } from '../model/errors.ts';
@@ -27,6 +26,7 @@ import { JsonObjects, jsonText } from '../wire/messages/json-text.ts';
 import { refusal } from './access/refusal.ts';
 import type { Call } from './backend.ts';
 import type { Callers } from './callers.ts';
+import type { Exchange } from './exchange.ts';
 import type { Handler, StreamHandler, UnaryHandler } from './services/service.ts';
 
 export interface GatewayOptions {
@@ -57,34 +57,30 @@ export class Gateway {
     return METHOD_BY_JSON_PATH.get(current);
   }
 
-  async serve(method: Method, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    if (request.method !== 'POST') {
-      response.writeHead(405, { allow: 'POST', 'content-type': 'text/plain' });
-      response.end('Method Not Allowed\n');
+  async serve(method: Method, exchange: Exchange): Promise<void> {
+    if (exchange.method !== 'POST') {
+      exchange.head(405, { allow: 'POST', 'content-type': 'text/plain' });
+      exchange.end('Method Not Allowed\n');
       return;
     }
-    const over = new AbortController();
-    response.once('close', () =>
-      over.abort(new HoldfastError('cancelled', 'the caller went away')),
-    );
-    const cancelDeadline = deadline(request, over, this.#options.clock);
+    const over = linkAbort(exchange.signal);
+    const cancelDeadline = deadline(exchange, over.controller, this.#options.clock);
     try {
-      const call = this.#call(request, over.signal);
+      const call = this.#call(exchange, over.signal);
       const handler = this.#options.handlers.get(method.path)!;
-      if (handler.kind === 'unary') await this.#unary(handler, request, response, call);
-      else await this.#stream(handler, request, response, call);
+      if (handler.kind === 'unary') await this.#unary(handler, exchange, call);
+      else await this.#stream(handler, exchange, call);
     } catch (error) {
-      this.#fail(response, error);
+      this.#fail(exchange, error);
     } finally {
       cancelDeadline();
+      over.unlink();
     }
   }
 
-  #call(request: IncomingMessage, signal: AbortSignal): Call {
-    const socket = request.socket;
-    const tls = socket instanceof TLSSocket ? socket : undefined;
-    const token = headerOf(request, 'grpc-metadata-token') ?? headerOf(request, 'authorization');
-    const identity = this.#options.callers.identify(token, tls);
+  #call(exchange: Exchange, signal: AbortSignal): Call {
+    const token = exchange.header('grpc-metadata-token') ?? exchange.header('authorization');
+    const identity = this.#options.callers.identify(token, exchange.tls);
     if (
       token === undefined &&
       identity.user !== undefined &&
@@ -96,94 +92,83 @@ export class Gateway {
         'invalid-argument',
       );
     }
-    return {
-      identity,
-      signal,
-      address: socket.remoteAddress ?? '',
-      connection: {
-        onEnd: (undo) => {
-          if (socket.destroyed) undo();
-          else socket.once('close', undo);
-        },
-      },
-    };
+    return { identity, signal, address: exchange.address, connection: exchange.connection };
   }
 
-  async #unary(
-    handler: UnaryHandler,
-    request: IncomingMessage,
-    response: ServerResponse,
-    call: Call,
-  ): Promise<void> {
-    const body = await this.#body(request);
+  async #unary(handler: UnaryHandler, exchange: Exchange, call: Call): Promise<void> {
+    const body = await this.#body(exchange);
     const { method } = handler;
     const answer = await handler.run(fromJson(method.request, body) as never, call);
-    response.writeHead(200, { 'content-type': JSON_TYPE });
-    response.end(toJson(method.response, answer));
+    exchange.head(200, { 'content-type': JSON_TYPE });
+    exchange.end(toJson(method.response, answer));
   }
 
-  async #body(request: IncomingMessage): Promise<string> {
+  async #body(exchange: Exchange): Promise<string> {
+    const { clock, messageBytesMax } = this.#options;
     const parts: Uint8Array[] = [];
     let length = 0;
-    request.setTimeout(BODY_IDLE_MS, () => request.destroy());
-    for await (const part of request as AsyncIterable<Uint8Array>) {
-      length += part.length;
-      // JSON is larger than what it says, base64 by a third alone.
-      if (length > this.#options.messageBytesMax * 2) throw refusal('request is too large');
-      parts.push(part);
+    const patience = (): (() => void) =>
+      clock.wakeAt(clock.now() + BODY_IDLE_MS, () => exchange.destroy());
+    let cancel = patience();
+    try {
+      for await (const part of exchange.body) {
+        cancel();
+        cancel = patience();
+        length += part.length;
+        // JSON is larger than what it says, base64 by a third alone.
+        if (length > messageBytesMax * 2) throw refusal('request is too large');
+        if (!exchange.hold(part.length)) throw refusal('too many requests');
+        parts.push(part);
+      }
+    } finally {
+      // The answer may take as long as a lock is waited for.
+      cancel();
     }
-    // The answer may take as long as a lock is waited for.
-    request.setTimeout(0);
     return jsonText(concatBytes(...parts));
   }
 
-  async #stream(
-    handler: StreamHandler,
-    request: IncomingMessage,
-    response: ServerResponse,
-    call: Call,
-  ): Promise<void> {
+  async #stream(handler: StreamHandler, exchange: Exchange, call: Call): Promise<void> {
     const { method } = handler;
     const requests =
       method.kind === 'bidi-stream'
-        ? this.#objects(method, request)
-        : this.#single(method, request);
+        ? this.#objects(method, exchange)
+        : this.#single(method, exchange);
+    const begin = (): void => {
+      if (!exchange.headSent) exchange.head(200, { 'content-type': JSON_TYPE });
+    };
     for await (const answer of handler.run(requests as AsyncIterable<never>, call)) {
-      if (response.destroyed) return;
-      if (!response.headersSent) {
-        response.writeHead(200, { 'content-type': JSON_TYPE });
-        response.flushHeaders();
-      }
-      const room = response.write(streamResultJson(toJson(method.response, answer)));
-      if (!room) await drained(response);
+      if (exchange.over) return;
+      begin();
+      await exchange.write(streamResultJson(toJson(method.response, answer)));
     }
-    if (!response.headersSent) response.writeHead(200, { 'content-type': JSON_TYPE });
-    response.end();
+    if (exchange.over) return;
+    begin();
+    exchange.end();
   }
 
-  async *#single(method: Method, request: IncomingMessage): AsyncGenerator<object> {
-    yield fromJson(method.request, await this.#body(request));
+  async *#single(method: Method, exchange: Exchange): AsyncGenerator<object> {
+    yield fromJson(method.request, await this.#body(exchange));
   }
 
-  async *#objects(method: Method, request: IncomingMessage): AsyncGenerator<object> {
+  async *#objects(method: Method, exchange: Exchange): AsyncGenerator<object> {
     const objects = new JsonObjects(this.#options.messageBytesMax * 2);
-    for await (const part of request as AsyncIterable<Uint8Array>) {
+    for await (const part of exchange.body) {
       for (const text of objects.feed(part)) yield fromJson(method.request, text);
     }
     objects.end();
   }
 
   /** Before the first message the HTTP status tells; afterwards only a last line can. */
-  #fail(response: ServerResponse, error: unknown): void {
+  #fail(exchange: Exchange, error: unknown): void {
+    if (exchange.over) return;
     if (!HoldfastError.is(error)) this.#options.onFault(error);
     const status = statusOf(error);
-    if (response.destroyed) return;
-    if (response.headersSent) {
-      response.end(streamErrorJson(status, httpText(status)));
+    if (exchange.headSent) {
+      exchange.end(streamErrorJson(status, httpText(status)));
       return;
     }
-    response.writeHead(httpStatusOf(status.code), { 'content-type': JSON_TYPE });
-    response.end(errorJson(status));
+    exchange.head(httpStatusOf(status.code), { 'content-type': JSON_TYPE });
+    exchange.end(errorJson(status));
   }
 }
 
@@ -206,28 +191,11 @@ function httpText({ code }: RpcStatus): string {
 }
 
 /** `Grpc-Timeout` bounds a call as it does on gRPC. */
-function deadline(request: IncomingMessage, over: AbortController, clock: Clock): () => void {
-  const value = headerOf(request, 'grpc-timeout');
+function deadline(exchange: Exchange, over: AbortController, clock: Clock): () => void {
+  const value = exchange.header('grpc-timeout');
   const timeoutMs = value === undefined ? undefined : parseTimeout(value);
   if (timeoutMs === undefined) return () => {};
   return clock.wakeAt(clock.now() + timeoutMs, () =>
     over.abort(new HoldfastError('deadline-exceeded', 'context deadline exceeded')),
   );
-}
-
-function headerOf(request: IncomingMessage, name: string): string | undefined {
-  const value = request.headers[name];
-  return Array.isArray(value) ? value[0] : value;
-}
-
-function drained(response: ServerResponse): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      response.off('drain', done);
-      response.off('close', done);
-      resolve();
-    };
-    response.once('drain', done);
-    response.once('close', done);
-  });
 }

@@ -1,12 +1,14 @@
 /** The services on gRPC. */
 import type { Clock } from '../base/clock.ts';
 import { HOPS_HEADER, type Hops, LOOP_MESSAGE } from '../model/hops.ts';
+import type { StreamHandler } from '../wire/http2/connection.ts';
 import { FAILED_PRECONDITION, plainRpcError } from '../wire/messages/status.ts';
 import { GrpcServer, type ServerCall } from '../wire/net/grpc-server.ts';
 import type { ServerSession } from '../wire/net/server-session.ts';
 import type { Identity } from './access/gate.ts';
 import type { Call, Connection } from './backend.ts';
 import type { Callers } from './callers.ts';
+import { connectionOn } from './exchange.ts';
 import type { Handler } from './services/service.ts';
 
 export interface GrpcOptions {
@@ -16,6 +18,8 @@ export interface GrpcOptions {
   readonly messageBytesMax: number;
   /** For a server whose engine is another server. */
   readonly hops: Hops | undefined;
+  /** Takes the streams that are not gRPC. */
+  readonly other: (session: ServerSession) => StreamHandler;
   readonly onFault: (error: unknown) => void;
   readonly onCallEnd: (path: string, code: number, seconds: number) => void;
 }
@@ -30,6 +34,7 @@ export function grpcServer(options: GrpcOptions): GrpcServer {
     clock,
     messageBytesMax: options.messageBytesMax,
     onHandlerError: options.onFault,
+    other: options.other,
     onCallEnd: (call, code) =>
       options.onCallEnd(call.method.path, code, (clock.now() - call.startedAtMs) / 1_000),
   });
@@ -77,17 +82,8 @@ class GrpcCall implements Call {
 
   get connection(): Connection {
     const { session } = this.#call;
-    const known = CONNECTIONS.get(session) ?? connectionOf(session);
+    const known = CONNECTIONS.get(session) ?? connectionOn(session.socket);
     CONNECTIONS.set(session, known);
     return known;
   }
-}
-
-function connectionOf({ socket }: ServerSession): Connection {
-  return {
-    onEnd(undo) {
-      if (socket.destroyed) undo();
-      else socket.once('close', undo);
-    },
-  };
 }

@@ -4,7 +4,7 @@
  *   const server = await serve({ engine, listen: { port: 2379 } });
  *   server.port; await server.drain(5_000);
  */
-import { createServer, type Server as HttpServer } from 'node:http';
+import type { Server as HttpServer } from 'node:http';
 import { isIP, type Socket } from 'node:net';
 import type { TlsOptions } from 'node:tls';
 import type { Clock } from '../base/clock.ts';
@@ -19,6 +19,8 @@ import { type Callers, callers } from './callers.ts';
 import { Endpoints } from './endpoints.ts';
 import { Gateway } from './gateway.ts';
 import { grpcServer } from './grpc.ts';
+import { http1Server } from './http1.ts';
+import { PlainStreams } from './http2.ts';
 import { Metrics } from './metrics.ts';
 import { Readiness } from './services/health.ts';
 import { services } from './services/index.ts';
@@ -68,7 +70,6 @@ const DEFAULT_PORT = 2379;
 /** etcd's: a request of 1.5 MiB and room for what stands around it. */
 const MESSAGE_BYTES_MAX = 2 * 2 ** 20;
 const CLOSE_GRACE_MS = 5_000;
-const HTTP_HEADERS_MS = 10_000;
 
 export interface RunningServer extends AsyncDisposable {
   readonly port: number;
@@ -167,19 +168,22 @@ class Running implements RunningServer {
     const seconds = metrics.histogram('holdfast_call_seconds', 'Time from request to answer.');
     const calls = metrics.counter('holdfast_calls_total', 'Calls by method and gRPC code.');
     const messageBytesMax = options.messageBytesMax ?? MESSAGE_BYTES_MAX;
+    const onFault = (error: unknown): void => this.#fault(error);
+    const endpoints = this.#endpoints(handlers, messageBytesMax);
+    this.#http1 = http1Server({ endpoints, departure: this.backend.departure, onFault });
     const grpc = grpcServer({
       handlers,
       callers: this.#callers,
       clock: this.#clock,
       messageBytesMax,
       hops: options.hops,
-      onFault: (error) => this.#fault(error),
+      other: (session) => new PlainStreams(session, { endpoints, grpcPaths: handlers, onFault }),
+      onFault,
       onCallEnd: (path, code, took) => {
         calls.add({ method: path, code: String(code) });
         seconds.observe(took, { method: path });
       },
     });
-    this.#http1 = this.#plainHttp(handlers, messageBytesMax);
     const { path, host, port = DEFAULT_PORT } = options.listen ?? {};
     this.#http2 = await listen({
       ...(path === undefined ? { port, ...(host ? { host } : {}) } : { path }),
@@ -192,7 +196,7 @@ class Running implements RunningServer {
       clock: this.#clock,
       accept: (session) => grpc.accept(session),
       http1: this.#http1,
-      onHandlerError: (error) => this.#fault(error),
+      onHandlerError: onFault,
     }).catch((error: unknown) => {
       throw startError(error, this.#options);
     });
@@ -253,7 +257,8 @@ class Running implements RunningServer {
     return this.drain(CLOSE_GRACE_MS);
   }
 
-  #plainHttp(handlers: ReturnType<typeof services>, messageBytesMax: number): HttpServer {
+  /** What is answered to plain HTTP of either version. */
+  #endpoints(handlers: ReturnType<typeof services>, messageBytesMax: number): Endpoints {
     const gateway = new Gateway({
       clock: this.#clock,
       handlers,
@@ -264,7 +269,7 @@ class Running implements RunningServer {
       onFault: (error) => this.#fault(error),
     });
     const { host = '127.0.0.1', path } = this.#options.listen ?? {};
-    const endpoints = new Endpoints({
+    return new Endpoints({
       backend: this.backend,
       gateway,
       metrics: this.metrics,
@@ -272,24 +277,6 @@ class Running implements RunningServer {
       hosts: () => new Set(['127.0.0.1', 'localhost', '[::1]', host]),
       checkHost: path === undefined && isLoopback(host),
     });
-    // A body may stream for as long as a watch lives; headers may not.
-    const times = { headersTimeout: HTTP_HEADERS_MS, requestTimeout: 0 };
-    const { departure } = this.backend;
-    const server = createServer(times, (request, response) => {
-      response.on('error', () => {});
-      if (departure.begun) response.setHeader('connection', 'close');
-      // A connection that this answer has left idle is closed with the others.
-      response.once('close', () => {
-        if (departure.begun) setImmediate(() => server.closeIdleConnections());
-      });
-      endpoints.handle(request, response).catch((error: unknown) => {
-        this.#fault(error);
-        response.destroy();
-      });
-    });
-    // It never listens itself, and looks at its times only once it does.
-    server.emit('listening');
-    return server;
   }
 
   /** Users and roles that other servers before the same engine change. */
