@@ -1,0 +1,43 @@
+/**
+ * Fuzzes what is read from a disk: data files, segments of the journal and what is in them, backups.
+ * Short: 4 s for each target; long: 11 minutes, or `--minutes N`; `--target NAME` for one alone.
+ * Control: for each target a reader that leaves its checks out, which the fuzzer must find.
+ */
+import type { Context, Experiment, Report } from '../scripts/experiment.ts';
+import { fuzzRecords, recordsTargets } from '../test/security/fuzz-records.ts';
+
+const GROWN_BYTES_MAX = 256 * 2 ** 20;
+const SLOWEST_MS_MAX = 2_000;
+
+async function run(context: Context): Promise<Report> {
+  const minutes = Number(context.options.minutes ?? (context.long ? 11 : 1 / 15));
+  const all = await recordsTargets(context.scratch);
+  const wanted = all.filter(({ name }) => (context.options.target ?? name) === name);
+  const figures: Record<string, number> = { 'seconds for each target': minutes * 60 };
+  const control: Record<string, number | string> = {};
+  let ok = wanted.length > 0;
+  let broke = true;
+  for (const target of wanted) {
+    const { name } = target;
+    await fuzzRecords(target, context.seed, { inputs: 200 });
+    const before = process.memoryUsage.rss();
+    const result = await fuzzRecords(target, context.seed, { forMs: minutes * 60_000 });
+    const grown = process.memoryUsage.rss() - before;
+    const { finding } = result;
+    if (finding) context.log(`FOUND in ${name}, seed ${finding.seed}: ${finding.what}`);
+    ok &&= !finding && grown < GROWN_BYTES_MAX && result.slowestMs < SLOWEST_MS_MAX;
+    figures[`${name}: inputs`] = result.inputs;
+    figures[`${name}: read as it was`] = result.accepted;
+    figures[`${name}: slowest, ms`] = Math.round(result.slowestMs);
+    figures[`${name}: memory grown, MiB`] = Math.round(grown / 2 ** 20);
+    const planted = await fuzzRecords(target, context.seed, { inputs: 5_000 }, target.careless);
+    broke &&= planted.finding !== undefined;
+    control[`${name}: found after inputs`] = planted.finding ? planted.inputs : 'NOT FOUND';
+  }
+  return { ok: ok && broke, figures, control: { broke, ...control } };
+}
+
+export const experiment: Experiment = {
+  about: 'data files, journals and backups altered (--minutes N for each)',
+  run,
+};
