@@ -68,9 +68,8 @@ export class Layer {
     return memory.subarray(this.#begin - base, this.#end - base);
   }
 
-  /** Adds a change to the open batch; an absent value is a removal. */
-  set(key: Bytes, value: Bytes | undefined): void {
-    const name = binaryString(key);
+  /** Adds a change of the key of this name to the open batch; an absent value is a removal. */
+  set(name: string, key: Bytes, value: Bytes | undefined): void {
     const address = this.#append(key, value);
     const former = this.#index.get(name);
     // A name that this batch has touched is among the names, also when it was cut off since.

@@ -37,6 +37,22 @@ function nameOf(from: string, to: string | undefined): string {
   return `${from.length}:${from}${to ?? ''}`;
 }
 
+/**
+ * The name of a key. The rules look a key up and write it then, with the same bytes both times, so
+ * the last one is remembered. Whoever hands in a key does not change it afterwards.
+ */
+export class KeyNames {
+  #key: Bytes | undefined;
+  #name = '';
+
+  of(key: Bytes): string {
+    if (key === this.#key) return this.#name;
+    this.#key = key;
+    this.#name = binaryString(key);
+    return this.#name;
+  }
+}
+
 export interface LayersOptions {
   /** The newest first. Asked for with every read, because layers come and go. */
   readonly layers: () => readonly Layer[];
@@ -46,6 +62,7 @@ export interface LayersOptions {
   /** Runs before every read and throws when this reader may not be used now. */
   readonly check: () => void;
   readonly gaps?: Gaps | undefined;
+  readonly names?: KeyNames | undefined;
 }
 
 export class LayersReader implements TableReader {
@@ -56,9 +73,9 @@ export class LayersReader implements TableReader {
   }
 
   get(key: Bytes): Bytes | undefined {
-    const { check, layers, committed, tree } = this.#options;
+    const { check, layers, committed, tree, names } = this.#options;
     check();
-    const name = binaryString(key);
+    const name = names ? names.of(key) : binaryString(key);
     for (const layer of layers()) {
       const found = layer.find(name, committed);
       if (found !== undefined) return found ?? undefined;

@@ -22,7 +22,7 @@ import { Folder } from './folder.ts';
 import { type Head, type JournalMark, NO_JOURNAL } from './format.ts';
 import { Journal, type SegmentRooms, sweepSegments } from './journal.ts';
 import { Layer } from './layer.ts';
-import { Gaps, LayersReader } from './layers.ts';
+import { Gaps, KeyNames, LayersReader } from './layers.ts';
 import type { Tree } from './tree.ts';
 
 /** What may wait in memory for the tree before writers have to wait, too. */
@@ -47,6 +47,7 @@ export class LmdbStore implements Store {
   readonly #journal: Journal;
   readonly #folder: Folder;
   readonly #gaps = new Gaps();
+  readonly #names = new KeyNames();
   /** What works read and write: all layers with the open batch. */
   readonly #open: TableReader;
   /** What has come since the last fold began; behind it what that fold is busy with. */
@@ -77,6 +78,7 @@ export class LmdbStore implements Store {
     this.#open = new LayersReader({
       ...base,
       committed: false,
+      names: this.#names,
       check: () => this.#ensureEvaluating(),
     });
   }
@@ -274,7 +276,7 @@ export class LmdbStore implements Store {
   #set(key: Bytes, value: Bytes | undefined): void {
     this.#ensureEvaluating();
     if (isOwn(key)) throw new Error('this key belongs to the engine');
-    this.#layer.set(key, value);
+    this.#layer.set(this.#names.of(key), key, value);
   }
 
   /** The next segment; and if nothing is being folded, all before it may be. */
