@@ -1,6 +1,7 @@
 import { Redis as IoRedis } from 'ioredis';
 import { createClient } from 'redis';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { lateKeys } from '../../test/late-keys.ts';
 import { installed } from '../../test/servers/daemon.ts';
 import { type Redis, startRedis } from '../../test/servers/redis.ts';
 import { RedisGuard } from './redis.ts';
@@ -132,7 +133,9 @@ describe.skipIf(!installed('redis-server'))('the Redis guard on a real server (D
 
   it('refuses an invented 2^62 where seals are required, and stays usable', async () => {
     const keys = sealKeySet([generateSealKey('k')]);
-    const strict = await RedisGuard.open(client, { seal: { keys, required: true } });
+    const strict = await RedisGuard.open(client, {
+      seal: { keys: lateKeys(keys).keys, required: true },
+    });
     await expect(strict.run(2n ** 62n, set('x'))).rejects.toMatchObject({ code: 'token-unsealed' });
     const claims = { tenant: '', resource: 'r', holder: 'h', expiresAtMs: Date.now() + 60_000 };
     await strict.run(sealToken(keys, { ...claims, token: 3n }), set('sealed'));

@@ -4,6 +4,7 @@ import { Kysely, PostgresDialect } from 'kysely';
 import pg from 'pg';
 import postgres from 'postgres';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { lateKeys } from '../../../test/late-keys.ts';
 import { installed } from '../../../test/servers/daemon.ts';
 import {
   type PgBouncer,
@@ -343,13 +344,17 @@ describe.skipIf(lacking)('the PostgreSQL guard on a real server (Debian postgres
 
   it('admits only sealed tokens where that is required, and stays usable', async () => {
     const keys = sealKeySet([generateSealKey('k')]);
-    const strict = await PostgresGuard.open(pool, { seal: { keys, required: true } });
+    const open = (): Promise<PostgresGuard> =>
+      PostgresGuard.open(pool, { seal: { keys: lateKeys(keys).keys, required: true } });
+    const strict = await open();
     await expect(transaction((tx) => strict.admit(tx, 2n ** 62n, 'r'))).rejects.toMatchObject({
       code: 'token-unsealed',
     });
     const claims = { tenant: '', resource: 'r', holder: 'h', expiresAtMs: Date.now() + 60_000 };
     const sealed = sealToken(keys, { ...claims, token: 7n });
     expect(await transaction((tx) => strict.admit(tx, sealed, 'r'))).toBe(7n);
+    const reader = await open();
+    expect(await transaction((tx) => reader.admitRead(tx, sealed, 'r'))).toBe(7n);
   });
 
   it('installs any number of times at once, and refuses a database without its objects', async () => {
