@@ -166,17 +166,27 @@ export const NUMBERS = {
   mod: modOfVersion,
 };
 
-/** The one key that is first by a number: what everybody asks who stands in a line. */
-function isFirstBy({ limit, sortTarget = 'key' }: RangeRequest): boolean {
-  return limit === 1 && sortTarget in NUMBERS;
+/** Up to this many are kept in order while the range is read; more are sorted afterwards. */
+const FIRST_MAX = 32;
+
+/** The first few by a number: what everybody asks who stands in a line. */
+function isFirstBy({ limit = 0, sortTarget = 'key' }: RangeRequest): boolean {
+  return limit > 0 && limit <= FIRST_MAX && sortTarget in NUMBERS;
 }
 
-/** Looks at the numbers of each record and decodes the winner alone. Ties go to the first key. */
+interface Ranked {
+  readonly stored: Bytes;
+  readonly record: Bytes;
+  readonly rank: number;
+}
+
+/** Looks at the numbers of each record and decodes the winners alone. Ties stay in key order. */
 function firstBy(table: TableReader, request: RangeRequest, range: Interval): RangeOperationResult {
   const numberOf = NUMBERS[request.sortTarget as keyof typeof NUMBERS];
   const sign = request.sortOrder === 'descend' ? -1 : 1;
+  const limit = request.limit ?? 0;
   const filtered = hasFilter(request);
-  let best: { readonly stored: Bytes; readonly record: Bytes; readonly rank: number } | undefined;
+  const best: Ranked[] = [];
   let count = 0;
   let passing = 0;
   table.scan(liveKey(range.start), liveEnd(range.end), (stored, record) => {
@@ -185,11 +195,15 @@ function firstBy(table: TableReader, request: RangeRequest, range: Interval): Ra
       return true;
     passing++;
     const rank = sign * numberOf(record);
-    if (!best || rank < best.rank) best = { stored, record, rank };
+    let at = best.length;
+    while (at > 0 && best[at - 1]!.rank > rank) at--;
+    if (at === limit) return true;
+    best.splice(at, 0, { stored, record, rank });
+    if (best.length > limit) best.pop();
     return true;
   });
-  const kvs = best ? [decodeVersion(keyOfLive(best.stored), best.record)] : [];
-  return { type: 'range', kvs: strip(kvs, request), more: passing > 1, count };
+  const kvs = best.map(({ stored, record }) => decodeVersion(keyOfLive(stored), record));
+  return { type: 'range', kvs: strip(kvs, request), more: passing > limit, count };
 }
 
 function countLive(table: TableReader, range: Interval): number {
