@@ -10,6 +10,8 @@ import { FREE_FAILURES, LoginThrottle, networkOf } from './login-throttle.ts';
 
 const HERE = '192.0.2.1';
 const ELSEWHERE = '192.0.2.2';
+const { signal } = new AbortController();
+const ann = { name: 'ann', address: HERE, signal };
 
 class Guessing {
   readonly clock = new ManualClock();
@@ -27,7 +29,7 @@ class Guessing {
       return right;
     };
     return this.throttle
-      .attempt(name, address, matches)
+      .attempt({ name, address, signal }, matches)
       .catch((error: unknown) => HoldfastError.from(error).code);
   }
 
@@ -84,7 +86,7 @@ describe('guessing a password', () => {
     let most = 0;
     const gate = deferred<void>();
     const logIn = (): Promise<boolean> =>
-      throttle.attempt('ann', HERE, async () => {
+      throttle.attempt(ann, async () => {
         most = Math.max(most, ++running);
         await gate.promise;
         running--;
@@ -99,11 +101,32 @@ describe('guessing a password', () => {
     expect(throttle.size).toBe(0);
   });
 
+  test('who goes away while it waits has nothing computed for it', async () => {
+    const { throttle } = new Guessing();
+    const gate = deferred<boolean>();
+    const running = Array.from({ length: FREE_FAILURES }, () =>
+      throttle.attempt(ann, () => gate.promise),
+    );
+    const caller = new AbortController();
+    let looked = false;
+    const waiting = throttle.attempt({ ...ann, signal: caller.signal }, async () => {
+      looked = true;
+      return true;
+    });
+    await turn();
+    caller.abort(new HoldfastError('cancelled', 'the caller went away'));
+    await expect(waiting).rejects.toThrow('the caller went away');
+    gate.resolve(true);
+    await Promise.all(running);
+    expect(looked).toBe(false);
+    expect(throttle.size).toBe(0);
+  });
+
   test('a check that fails by itself neither counts nor blocks', async () => {
     const guessing = new Guessing();
     const broken = (): Promise<boolean> => Promise.reject(new Error('no memory'));
     for (let i = 0; i < 2 * FREE_FAILURES; i++) {
-      await expect(guessing.throttle.attempt('ann', HERE, broken)).rejects.toThrow('no memory');
+      await expect(guessing.throttle.attempt(ann, broken)).rejects.toThrow('no memory');
     }
     expect(await guessing.try(true)).toBe(true);
   });

@@ -8,6 +8,7 @@
  * the others of the burst wait for their turn, or are refused when there is a pause by then.
  */
 import { createHash } from 'node:crypto';
+import { abortable } from '../../base/abort.ts';
 import type { Clock } from '../../base/clock.ts';
 import { type Deferred, deferred } from '../../base/deferred.ts';
 import { HoldfastError } from '../../model/errors.ts';
@@ -26,7 +27,15 @@ interface Entry {
   failedAtMs: number;
   pausedUntilMs: number;
   running: number;
-  readonly waiting: Deferred<void>[];
+  /** In the order they came. */
+  readonly waiting: Set<Deferred<void>>;
+}
+
+export interface Attempt {
+  readonly name: string;
+  readonly address: string;
+  /** Of the call. */
+  readonly signal: AbortSignal;
 }
 
 export class LoginThrottle {
@@ -45,11 +54,18 @@ export class LoginThrottle {
     return this.#entries.size;
   }
 
-  /** Answers what `matches` does, when it may be asked. Errors: `resource-exhausted` in a pause. */
-  async attempt(name: string, address: string, matches: () => Promise<boolean>): Promise<boolean> {
+  /**
+   * Answers what `matches` does, when it may be asked. Who goes away before has nothing computed for
+   * it: a storm of logins must not be kept up by callers that have given up. Errors:
+   * `resource-exhausted` in a pause.
+   */
+  async attempt(
+    { name, address, signal }: Attempt,
+    matches: () => Promise<boolean>,
+  ): Promise<boolean> {
     const key = keyOf(name, address);
     const entry = this.#enter(key);
-    await this.#turn(entry);
+    await this.#turn(entry, signal);
     try {
       const right = await matches();
       if (right) entry.failures = 0;
@@ -65,7 +81,7 @@ export class LoginThrottle {
     const now = this.#clock.now();
     let entry = this.#entries.get(key);
     if (entry && now - entry.failedAtMs > FORGET_MS) entry.failures = 0;
-    entry ??= { failures: 0, failedAtMs: now, pausedUntilMs: 0, running: 0, waiting: [] };
+    entry ??= { failures: 0, failedAtMs: now, pausedUntilMs: 0, running: 0, waiting: new Set() };
     this.#entries.delete(key);
     this.#entries.set(key, entry);
     for (const oldest of this.#entries.keys()) {
@@ -75,14 +91,21 @@ export class LoginThrottle {
     return entry;
   }
 
-  async #turn(entry: Entry): Promise<void> {
+  async #turn(entry: Entry, signal: AbortSignal): Promise<void> {
     for (;;) {
       const pausedMs = this.#pausedMs(entry);
       if (pausedMs > 0) throw tooMany(pausedMs);
       if (roomIn(entry) > 0) break;
       const turn = deferred<void>();
-      entry.waiting.push(turn);
-      await turn.promise;
+      entry.waiting.add(turn);
+      try {
+        await abortable(turn.promise, signal);
+      } catch (error) {
+        entry.waiting.delete(turn);
+        // It may have been its turn just now: then it is somebody else's.
+        this.#wake(entry);
+        throw error;
+      }
     }
     // In the same step: of many who found room at once, each takes some.
     entry.running++;
@@ -101,12 +124,20 @@ export class LoginThrottle {
     return failures < FREE_FAILURES ? 0 : pausedUntilMs - this.#clock.now();
   }
 
-  /** As many as there is room for have their turn; a pause refuses all of them. */
   #left(key: string, entry: Entry): void {
-    const idle = entry.running === 0 && entry.failures === 0 && entry.waiting.length === 0;
+    const idle = entry.running === 0 && entry.failures === 0 && entry.waiting.size === 0;
     if (idle && this.#entries.get(key) === entry) this.#entries.delete(key);
-    const next = this.#pausedMs(entry) > 0 ? entry.waiting.length : roomIn(entry);
-    for (const turn of entry.waiting.splice(0, next)) turn.resolve();
+    this.#wake(entry);
+  }
+
+  /** As many as there is room for have their turn; a pause refuses all of them. */
+  #wake(entry: Entry): void {
+    let next = this.#pausedMs(entry) > 0 ? entry.waiting.size : roomIn(entry);
+    for (const turn of entry.waiting) {
+      if (next-- <= 0) return;
+      entry.waiting.delete(turn);
+      turn.resolve();
+    }
   }
 }
 

@@ -3,6 +3,7 @@ import { HoldfastError } from '../../model/errors.ts';
 import type { Permission as WirePermission } from '../../wire/messages/gen/auth.ts';
 import type { AuthUserAddRequest } from '../../wire/messages/gen/rpc.ts';
 import { AuthService } from '../../wire/messages/services.ts';
+import type { Attempt } from '../access/login-throttle.ts';
 import {
   hashPassword,
   PASSWORD_LENGTH_MAX,
@@ -40,8 +41,8 @@ export function authService(backend: Backend): Handler[] {
       const { enabled, revision } = backend.access.state;
       return { ...(await header()), enabled, authRevision: revision };
     }),
-    unary(AuthService.Authenticate, async ({ name, password }, { address }) => {
-      const token = await logIn(backend, { name, password, address });
+    unary(AuthService.Authenticate, async ({ name, password }, { address, signal }) => {
+      const token = await logIn(backend, { name, password, address, signal });
       return { ...(await header()), token };
     }),
     unary(AuthService.UserAdd, async (request, call) => {
@@ -100,13 +101,11 @@ export function authService(backend: Backend): Handler[] {
   ];
 }
 
-interface Login {
-  readonly name: string;
-  readonly password: string;
-  readonly address: string;
-}
-
-async function logIn(backend: Backend, { name, password, address }: Login): Promise<string> {
+async function logIn(
+  backend: Backend,
+  { password, ...attempt }: Attempt & { readonly password: string },
+): Promise<string> {
+  const { name } = attempt;
   const { state } = backend.access;
   if (!state.enabled) throw refusal('authentication is not enabled');
   const user = state.users.get(name);
@@ -114,7 +113,7 @@ async function logIn(backend: Backend, { name, password, address }: Login): Prom
     throw new HoldfastError('unauthenticated', NO_PASSWORD_USER);
   }
   const matches = (): Promise<boolean> => passwordMatches(password, user?.passwordHash);
-  if (!(await backend.logins.attempt(name, address, matches))) {
+  if (!(await backend.logins.attempt(attempt, matches))) {
     throw refusal('authentication failed, invalid user ID or password');
   }
   return backend.options.tokens.issue({ user: name, revision: state.revision });
