@@ -8,7 +8,7 @@
  */
 import { type Bytes, compareBytes, equalBytes } from '../base/bytes.ts';
 import { HoldfastError } from '../model/errors.ts';
-import { interval, isEmptyInterval, isSingle } from '../model/range.ts';
+import { contains, type Interval, interval, isEmptyInterval, isSingle } from '../model/range.ts';
 import type {
   Compare,
   DeleteOperation,
@@ -92,6 +92,8 @@ export class Writer {
   #changes: LoggedChange[] = [];
   /** The key looked up last: what is compared is mostly what is written next. */
   #last: Standing | undefined;
+  /** A range found empty: who takes an empty line need not look for his own key in it. */
+  #gap: Interval | undefined;
 
   constructor(table: Table, state: State, leases: LeaseRegister) {
     this.#table = table;
@@ -161,7 +163,9 @@ export class Writer {
         return all;
       });
     }
-    return found ? all : holds(compare, undefined);
+    if (found) return all;
+    this.#gap = range;
+    return holds(compare, undefined);
   }
 
   /** Everything that can refuse the taken branch, before anything of it runs: puts first, as etcd. */
@@ -283,6 +287,7 @@ export class Writer {
   #change({ key, stored, record }: Standing, after: Bytes | undefined): void {
     if (after) this.#table.put(stored, after);
     else this.#table.remove(stored);
+    this.#gap = undefined;
     this.#changes.push({ key: keyOfLive(stored), after, before: record });
     this.#last = { key, stored, record: after };
   }
@@ -291,7 +296,8 @@ export class Writer {
     const last = this.#last;
     if (last && (last.key === key || equalBytes(last.key, key))) return last;
     const stored = liveKey(key);
-    this.#last = { key, stored, record: this.#table.get(stored) };
+    const absent = this.#gap !== undefined && contains(this.#gap, key);
+    this.#last = { key, stored, record: absent ? undefined : this.#table.get(stored) };
     return this.#last;
   }
 
