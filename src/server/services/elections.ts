@@ -5,7 +5,7 @@ import { HoldfastError } from '../../model/errors.ts';
 import { leaseHex } from '../../model/lease.ts';
 import { prefixRange } from '../../model/range.ts';
 import type { Header, KeyValue, LeaseId, Revision } from '../../model/transaction.ts';
-import { type Claim, claim, linePrefix } from './line.ts';
+import { type Claim, type ClaimRequest, claim, linePrefix } from './line.ts';
 
 /** What identifies one leadership; a proof only together with its create revision. */
 export interface LeaderKey {
@@ -17,14 +17,16 @@ export interface LeaderKey {
 
 const NO_VALUE: Bytes = new Uint8Array(0);
 
+/** When to stop waiting; see `ClaimRequest`. */
+export type Wait = Pick<ClaimRequest, 'signal' | 'abandoned'>;
+
 export function lock(
   engine: Engine,
-  name: Bytes,
-  lease: LeaseId,
-  signal: AbortSignal,
+  { name, lease }: { readonly name: Bytes; readonly lease: LeaseId },
+  wait: Wait,
 ): Promise<Claim> {
   const expired = new HoldfastError('session-lost', 'mutex: session is expired');
-  return claim(engine, { name, lease, value: NO_VALUE, expired, signal });
+  return claim(engine, { name, lease, value: NO_VALUE, expired, ...wait });
 }
 
 /** Removes a claim from its line; a key that is no claim is left alone. */
@@ -44,14 +46,14 @@ export async function unlock(engine: Engine, key: Bytes): Promise<Header> {
 export async function campaign(
   engine: Engine,
   request: { readonly name: Bytes; readonly lease: LeaseId; readonly value: Bytes },
-  signal: AbortSignal,
+  wait: Wait,
 ): Promise<{ readonly header: Header; readonly leader: LeaderKey }> {
   const { name, lease, value } = request;
   const expired = new HoldfastError(
     'lease-not-found',
     `the lease ${leaseHex(lease)} of this candidate ended while it waited`,
   );
-  const won = await claim(engine, { name, lease, value, expired, signal });
+  const won = await claim(engine, { name, lease, value, expired, ...wait });
   const leader: LeaderKey = { name, key: won.key, rev: won.createRevision, lease };
   if (equalBytes(won.value, value)) return { header: won.header, leader };
   return { header: await proclaim(engine, leader, value), leader };

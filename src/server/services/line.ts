@@ -3,7 +3,8 @@
  * creation, each claim waiting only for the one before it.
  *
  * After waiting a claim reads its own key again. A claimant whose lease ended meanwhile is told so;
- * it never gets what it waited for.
+ * it never gets what it waited for. One that went away takes its claim along: its lease may live on,
+ * and nobody would ever give up what it is granted then.
  */
 import { linkAbort } from '../../base/abort.ts';
 import { type Bytes, concatBytes, utf8 } from '../../base/bytes.ts';
@@ -34,7 +35,18 @@ export interface ClaimRequest {
   readonly value: Bytes;
   /** What a claimant hears whose own key is gone after the wait. */
   readonly expired: HoldfastError;
+  /** Ends the wait. */
   readonly signal: AbortSignal;
+  /** The caller went away; a wait that ends for another reason leaves the claim where it is. */
+  readonly abandoned: AbortSignal;
+}
+
+/** A claim that stands, and what a call that gives it up must find. */
+interface Joined {
+  readonly claim: Claim;
+  readonly first: boolean;
+  /** This call made it: as long as the key has not changed since, no other call relies on it. */
+  readonly made: boolean;
 }
 
 const SLASH = utf8('/');
@@ -46,36 +58,61 @@ export function linePrefix(name: Bytes): Bytes {
 /** Joins the line, waits for the head of it, and answers the claim that stands there. */
 export async function claim(engine: Engine, request: ClaimRequest): Promise<Claim> {
   const prefix = linePrefix(request.name);
+  request.signal.throwIfAborted();
   const joined = await join(engine, prefix, request);
   if (joined.first) return joined.claim;
-  await headOfLine(engine, prefix, joined.claim, request.signal);
-  const { kvs, header } = await engine.range({ key: joined.claim.key }, { signal: request.signal });
-  const own = kvs[0];
-  if (!own || own.createRevision !== joined.claim.createRevision) throw request.expired;
-  return { ...joined.claim, header };
+  try {
+    return await turnOf(engine, prefix, joined.claim, request);
+  } catch (error) {
+    if (joined.made && request.abandoned.aborted) await giveUp(engine, joined.claim);
+    throw error;
+  }
 }
 
+async function turnOf(
+  engine: Engine,
+  prefix: Bytes,
+  joined: Claim,
+  { signal, expired }: ClaimRequest,
+): Promise<Claim> {
+  await headOfLine(engine, prefix, joined, signal);
+  const { kvs, header } = await engine.range({ key: joined.key }, { signal });
+  const own = kvs[0];
+  if (!own || own.createRevision !== joined.createRevision) throw expired;
+  return { ...joined, header };
+}
+
+/** Where the key cannot be removed now, the end of its lease does it. */
+async function giveUp(engine: Engine, { key, createRevision }: Claim): Promise<void> {
+  const untouched = { key, target: 'mod', result: '=', value: createRevision } as const;
+  await engine.txn({ compare: [untouched], success: [{ type: 'delete', key }] }).catch(() => {});
+}
+
+/**
+ * Makes the claim, or finds the one that a former call of the same lease made, and changes it: that
+ * call must not give it up any more. Not called back when the caller goes away: then it would not be
+ * known what there is to give up.
+ */
 async function join(
   engine: Engine,
   prefix: Bytes,
-  { lease, value, signal }: ClaimRequest,
-): Promise<{ claim: Claim; first: boolean }> {
+  { lease, value }: ClaimRequest,
+): Promise<Joined> {
   const key = concatBytes(prefix, utf8(leaseHex(lease)));
   const owner = oldestOf(prefix);
-  const { header, succeeded, results } = await engine.txn(
-    {
-      compare: [{ key, target: 'create', result: '=', value: 0 }],
-      success: [{ type: 'put', key, value, lease }, owner],
-      failure: [{ type: 'range', key }, owner],
-    },
-    { signal },
-  );
+  const takeUp = { type: 'put', key, ignoreValue: true, ignoreLease: true } as const;
+  const { header, succeeded, results } = await engine.txn({
+    compare: [{ key, target: 'create', result: '=', value: 0 }],
+    success: [{ type: 'put', key, value, lease }, owner],
+    failure: [{ type: 'range', key }, takeUp, owner],
+  });
   const former = succeeded ? undefined : first(results[0]);
   const createRevision = former?.createRevision ?? header.revision;
-  const oldest = first(results[1]);
+  const oldest = first(results[succeeded ? 1 : 2]);
   return {
     claim: { key, createRevision, value: former?.value ?? value, header },
     first: !oldest || oldest.createRevision === createRevision,
+    made: succeeded,
   };
 }
 

@@ -26,8 +26,8 @@ export function lockService(backend: Backend): Handler[] {
         mayStandIn(backend, name, call);
         const id = lease || (await connectionLease(backend, call));
         await backend.leaseKeys(id, 'write', call);
-        const { key, header } = await inLine(backend, call, (over) =>
-          elections.lock(backend.view(call), name, id, over),
+        const { key, header } = await inLine(backend, call, (wait) =>
+          elections.lock(backend.view(call), { name, lease: id }, wait),
         );
         return { header: backend.header(header), key };
       }),
@@ -56,8 +56,8 @@ export function electionService(backend: Backend): Handler[] {
         const id = lease || (await connectionLease(backend, call));
         await backend.leaseKeys(id, 'write', call);
         const request = { name, lease: id, value };
-        const won = await inLine(backend, call, (over) =>
-          elections.campaign(backend.view(call), request, over),
+        const won = await inLine(backend, call, (wait) =>
+          elections.campaign(backend.view(call), request, wait),
         );
         return { header: backend.header(won.header), leader: won.leader };
       }),
@@ -142,11 +142,11 @@ async function plainly<T>(work: () => Promise<T>): Promise<T> {
 async function inLine<T>(
   backend: Backend,
   call: Call,
-  wait: (over: AbortSignal) => Promise<T>,
+  work: (wait: elections.Wait) => Promise<T>,
 ): Promise<T> {
   const over = backend.departure.link(call.signal);
   try {
-    return await wait(over.signal);
+    return await work({ signal: over.signal, abandoned: call.signal });
   } finally {
     over.unlink();
   }
