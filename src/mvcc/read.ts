@@ -160,7 +160,7 @@ function plain(table: TableReader, request: RangeRequest, range: Interval): Rang
 }
 
 /** The numbers of a version as it is stored. */
-export const NUMBERS = {
+export const NUMBERS: Readonly<Record<'version' | 'create' | 'mod', (record: Bytes) => number>> = {
   version: versionOfVersion,
   create: createOfVersion,
   mod: modOfVersion,

@@ -41,7 +41,7 @@ export class Layer {
   constructor(
     pieces: Piece[] = [],
     index: Map<string, number> = new Map(),
-    names = new SortedNames(),
+    names: SortedNames = new SortedNames(),
     end = 0,
     cuts: Cut[] = [],
   ) {

@@ -13,7 +13,11 @@ export class MemoryTable implements Table {
   readonly #names: SortedNames;
   #bytes: number;
 
-  constructor(values: Map<string, Bytes> = new Map(), names = new SortedNames(), bytes = 0) {
+  constructor(
+    values: Map<string, Bytes> = new Map(),
+    names: SortedNames = new SortedNames(),
+    bytes = 0,
+  ) {
     this.#values = values;
     this.#names = names;
     this.#bytes = bytes;
