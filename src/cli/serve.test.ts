@@ -6,8 +6,11 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { freePort } from '../../test/servers/daemon.ts';
 import * as processes from '../../test/servers/holdfast.ts';
-import { utf8 } from '../base/bytes.ts';
+import { text, utf8 } from '../base/bytes.ts';
+import { openEngine } from '../client.ts';
+import { Follower } from '../testing/follower.ts';
 import { KVService, WatchService } from '../wire/messages/services.ts';
 import { GrpcClient } from '../wire/net/grpc-client.ts';
 
@@ -31,8 +34,8 @@ function holdfast(...args: readonly string[]): processes.Run {
   return run;
 }
 
-async function serving(): Promise<processes.Serving> {
-  const run = await processes.serving(['--engine', `lmdb:${directory}/data`]);
+async function serving(...args: readonly string[]): Promise<processes.Serving> {
+  const run = await processes.serving(['--engine', `lmdb:${directory}/data`, ...args]);
   children.push(run.child);
   return run;
 }
@@ -59,6 +62,31 @@ describe('holdfast serve', () => {
     const reader = new GrpcClient({ port: again.port });
     expect((await reader.unary(KVService.Range, { key: utf8('a') })).count).toBe(1);
     reader.destroy();
+  });
+
+  test('a watch goes on across restarts of the process, and neither loses nor repeats an event', async () => {
+    const port = await freePort();
+    const again = (): Promise<processes.Serving> => serving('--listen', String(port));
+    let run = await again();
+    const client = await openEngine(`etcd://127.0.0.1:${port}`);
+    const follower = new Follower(client.watch({ key: utf8('k') }), { key: utf8('k') }, 60_000);
+    await follower.created();
+    const written: string[] = [];
+    const write = async (): Promise<void> => {
+      const value = String(written.length);
+      await client.txn({ success: [{ type: 'put', key: utf8('k'), value: utf8(value) }] });
+      written.push(value);
+    };
+    for (let restart = 0; restart < 3; restart++) {
+      for (let i = 0; i < 10; i++) await write();
+      run.child.kill('SIGTERM');
+      expect(await run.ended).toBe(0);
+      run = await again();
+    }
+    await write();
+    await follower.take(written.length);
+    expect(follower.events.map(({ kv }) => text(kv.value))).toEqual(written);
+    await client.close();
   });
 
   test('names a port that is taken and says what to do', async () => {
