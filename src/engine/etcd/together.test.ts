@@ -309,6 +309,35 @@ describe.skipIf(!installed('etcd', 'etcdctl'))('with a real etcd', () => {
     expect(new Set(headers.map((header) => header?.revision)).size).toBe(1);
   });
 
+  it('as many go together as the server takes, and no more', async () => {
+    const engine = await engineAt((await server(['--max-txn-ops', '16'])).port, {
+      operationsMax: 16,
+    });
+    const { id } = await engine.grantLease({ ttlMs: 60_000 });
+    const claim = (name: string): TxnRequest => {
+      const key = utf8(name);
+      const nested: Operation = {
+        type: 'txn',
+        success: [
+          { type: 'put', key },
+          { type: 'range', key },
+        ],
+      };
+      const compare: Compare[] = [{ key, target: 'create', result: '=', value: 0 }];
+      return { compare, success: [{ type: 'put', key, lease: id }], failure: [nested] };
+    };
+    const names = Array.from({ length: 60 }, (_, i) => `k${i}`);
+    const results = await together(engine, () =>
+      names.map((name) => engine.txn(claim(name), SHARE)),
+    );
+    const revisions = results.map((result) =>
+      result.status === 'fulfilled' ? result.value.header.revision : 0,
+    );
+    expect(revisions).not.toContain(0);
+    // One for the bundle, three for what a claim nests: twelve. Refused, each would have gone alone.
+    expect(new Set(revisions).size).toBe(60 / 12);
+  });
+
   it('with no space left, puts are refused together as alone, and deletes still free some', async (context) => {
     const engine = await engineAt((await server(['--quota-backend-bytes', '4000000'])).port);
     await put(engine, 'old');
