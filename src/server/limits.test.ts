@@ -1,5 +1,6 @@
 /** What a client may cost: each limit at exactly the limit, one below, and one beyond. */
 import { once } from 'node:events';
+import { type IncomingMessage, request } from 'node:http';
 import { type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2';
 import { connect, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -100,6 +101,27 @@ describe('the size of a request', () => {
     const refused = await post(2 * messageBytesMax + 1);
     expect(refused.status).toBe(400);
     expect(await refused.json()).toMatchObject({ message: 'etcdserver: request is too large' });
+  });
+});
+
+describe('a body that never ends', () => {
+  test('has its answer over HTTP/1.1, and is not read for ever', async () => {
+    const { port } = await serving({ messageBytesMax: 10_000 });
+    const sent = request({
+      host: '127.0.0.1',
+      port,
+      path: '/v3/kv/put',
+      method: 'POST',
+      agent: false,
+    });
+    cleanups.push(() => sent.destroy());
+    sent.on('error', () => {});
+    sent.write('x'.repeat(30_000));
+    const [response] = (await once(sent, 'response')) as [IncomingMessage];
+    expect(response.statusCode).toBe(400);
+    response.resume();
+    // It is still open from its side; the server closes it.
+    await once(sent, 'close');
   });
 });
 
