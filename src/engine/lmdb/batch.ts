@@ -3,12 +3,12 @@
  * of LMDB. It keeps the account of the head record: number of records, sum of checksums, and the
  * digest of everything written.
  */
-import { type Bytes, compareBytes, equalBytes, putUint32 } from '../../base/bytes.ts';
+import { type Bytes, compareBytes, getUint32, putUint32 } from '../../base/bytes.ts';
 import { crc32c } from '../../base/checksum.ts';
 import type { ScanOptions, Table } from '../../mvcc/table.ts';
-import { CHECKSUM_BYTES, recordChecksum, SUM_MODULUS } from './format.ts';
+import { CHECKSUM_BYTES, corruptRecord, recordChecksum, SUM_MODULUS } from './format.ts';
 import { makeScratch, type Native, type Scratch } from './native.ts';
-import { readSealed, type Sealed, scanRecords } from './reader.ts';
+import { readRecord, scanRecords } from './reader.ts';
 
 /** Marks a removal in the digest, so that it cannot look like a put. */
 const REMOVAL = 0x72656d6f;
@@ -35,8 +35,6 @@ export function makeWorkspace(): Workspace {
 export class Batch implements Table {
   readonly #native: Native;
   readonly #workspace: Workspace;
-  /** What was read last: the rules read a key before they write it. */
-  #read: { readonly key: Bytes; readonly former: Sealed | undefined } | undefined;
   #digestLength = 0;
   #records: number;
   #sum: number;
@@ -62,10 +60,7 @@ export class Batch implements Table {
   }
 
   get(key: Bytes): Bytes | undefined {
-    if (key.length === 0 || key[0] === 0) return undefined;
-    const former = readSealed(this.#native, key);
-    this.#read = { key: key.slice(), former };
-    return former?.value;
+    return key.length === 0 || key[0] === 0 ? undefined : readRecord(this.#native, key);
   }
 
   scan(
@@ -82,40 +77,40 @@ export class Batch implements Table {
     const former = this.#former(key);
     const checksum = recordChecksum(key, value);
     this.#native.putSync(key, this.#stored(value, checksum));
-    if (former) this.#sum -= former.checksum;
-    else this.#records++;
+    if (former === undefined) this.#records++;
+    else this.#sum -= former;
     this.#account(checksum);
   }
 
   remove(key: Bytes): void {
     ensureTableKey(key);
     const former = this.#former(key);
-    if (!former) return;
-    this.#native.removeSync(key);
-    this.#records--;
-    this.#sum -= former.checksum;
-    this.#account(0, crc32c(key, REMOVAL));
+    if (former !== undefined) this.#drop(key, former);
   }
 
   cut(start: Bytes, end: Bytes): void {
-    const doomed: Bytes[] = [];
-    this.scan(start, end, (key) => {
-      doomed.push(key);
-      return true;
-    });
-    for (const key of doomed) this.remove(key);
+    const doomed: { readonly key: Bytes; readonly checksum: number }[] = [];
+    for (const { key, value } of this.#native.getRange({ start, end })) {
+      doomed.push({ key, checksum: checksumOf(key, value, value.length) });
+    }
+    for (const { key, checksum } of doomed) this.#drop(key, checksum);
   }
 
-  /** The record as it is now; nothing when the key is certainly or really new. */
-  #former(key: Bytes): Sealed | undefined {
-    const read = this.#read;
-    this.#read = undefined;
-    if (read && equalBytes(read.key, key)) {
-      if (!read.former) this.#raise(key);
-      return read.former;
-    }
+  #drop(key: Bytes, checksum: number): void {
+    this.#native.removeSync(key);
+    this.#records--;
+    this.#sum -= checksum;
+    this.#account(0, crc32c(key, REMOVAL));
+  }
+
+  /**
+   * The checksum of the record as it is now; nothing when the key is certainly or really new. The
+   * record is not read for its own sake: whether its bytes are right no longer matters.
+   */
+  #former(key: Bytes): number | undefined {
     if (this.#raise(key)) return undefined;
-    return readSealed(this.#native, key);
+    const found = this.#native.getBinaryFast(key);
+    return found && checksumOf(key, found, this.#native.lastSize);
   }
 
   /** Whether the key lies beyond all of its section; it is the bound from now on. */
@@ -163,6 +158,11 @@ export class Batch implements Table {
     putUint32(this.#workspace.digest, this.#digestLength, digested);
     this.#digestLength += 4;
   }
+}
+
+function checksumOf(key: Bytes, stored: Bytes, length: number): number {
+  if (length < CHECKSUM_BYTES) throw corruptRecord(key);
+  return getUint32(stored, length - CHECKSUM_BYTES);
 }
 
 function ensureTableKey(key: Bytes): void {

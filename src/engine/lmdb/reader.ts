@@ -41,29 +41,14 @@ export function readRecord(
   key: Bytes,
   transaction?: ReadTransaction,
 ): Bytes | undefined {
-  return readSealed(native, key, transaction)?.value;
-}
-
-/** A record as it was found: its value, and the checksum that it was found to have. */
-export interface Sealed {
-  readonly value: Bytes;
-  readonly checksum: number;
-}
-
-export function readSealed(
-  native: Native,
-  key: Bytes,
-  transaction?: ReadTransaction,
-): Sealed | undefined {
   const found = native.getBinaryFast(key, transaction && { transaction });
   if (!found) return undefined;
   const length = native.lastSize - CHECKSUM_BYTES;
   if (length < 0) throw corruptRecord(key);
   const value = new Uint8Array(length);
   for (let i = 0; i < length; i++) value[i] = found[i]!;
-  const checksum = getUint32(found, length);
-  if (recordChecksum(key, value) !== checksum) throw corruptRecord(key);
-  return { value, checksum };
+  if (recordChecksum(key, value) !== getUint32(found, length)) throw corruptRecord(key);
+  return value;
 }
 
 export function scanRecords(
