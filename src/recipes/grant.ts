@@ -54,6 +54,7 @@ export class Grant implements AsyncDisposable {
     this.#holdings = [parts.key, ...(parts.moreKeys ?? NONE)].map((key) => ({
       key,
       lose: (reason, message) => this.#end(reason, message),
+      place: undefined,
     }));
     for (const holding of this.#holdings) this.session.hold(holding);
   }

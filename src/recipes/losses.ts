@@ -7,6 +7,7 @@
  */
 
 import { linkAbort } from '../base/abort.ts';
+import type { Bag } from '../base/bag.ts';
 import { binaryString, fromBinaryString } from '../base/bytes.ts';
 import type { LeaseInfo } from '../model/lease.ts';
 import { prefixRange } from '../model/range.ts';
@@ -35,7 +36,7 @@ export class Losses {
   }
 
   /** Compares what is held with what the lease owns; claims made meanwhile are not judged. */
-  audit(holdings: ReadonlySet<Holding>, ask: () => Promise<LeaseInfo>): void {
+  audit(holdings: Bag<Holding>, ask: () => Promise<LeaseInfo>): void {
     if (this.#auditing || holdings.size === 0) return;
     this.#auditing = true;
     const judged = [...holdings];

@@ -7,6 +7,7 @@
  * reads the clock each time it is asked: a blocked event loop runs no timers. A session that was
  * lost stays lost, whatever answer arrives late.
  */
+import { Bag, type Bagged } from '../base/bag.ts';
 import { type Bytes, equalBytes } from '../base/bytes.ts';
 import { HoldfastError, type LossReason } from '../model/errors.ts';
 import { type LeaseGrant, leaseHex } from '../model/lease.ts';
@@ -51,7 +52,7 @@ export interface SessionOptions {
 }
 
 /** Something that ends with the session, such as a grant. */
-export interface Holding {
+export interface Holding extends Bagged {
   readonly key: Bytes;
   lose(reason: LossReason, message: string): void;
 }
@@ -74,7 +75,7 @@ export class Session implements AsyncDisposable {
   readonly #lagMsMax: number;
   readonly #controller = new AbortController();
   readonly #listeners = new Set<(error: HoldfastError) => void>();
-  readonly #holdings = new Set<Holding>();
+  readonly #holdings = new Bag<Holding>();
   readonly #requests = new Requests();
   readonly #slots = new Slots();
   readonly #background = new Set<Promise<unknown>>();
@@ -178,7 +179,7 @@ export class Session implements AsyncDisposable {
 
   /** Every holding on this key loses it. */
   loseKey(key: Bytes, reason: LossReason, message: string): void {
-    for (const holding of [...this.#holdings]) {
+    for (const holding of this.#holdings) {
       if (equalBytes(holding.key, key)) holding.lose(reason, message);
     }
   }
@@ -416,8 +417,10 @@ export class Session implements AsyncDisposable {
     this.#cancelTick();
     this.#cancelDeadline();
     this.#options.watchdog?.disarm();
-    for (const holding of [...this.#holdings]) holding.lose(reason, message);
-    this.#holdings.clear();
+    for (const holding of this.#holdings) {
+      this.#holdings.delete(holding);
+      holding.lose(reason, message);
+    }
     for (const tell of [...this.#listeners]) tell(lost);
     this.#listeners.clear();
     this.#requests.giveUp(Number.POSITIVE_INFINITY, () => lost);

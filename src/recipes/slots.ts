@@ -11,6 +11,9 @@ export interface TakenKey {
   readonly line: string;
 }
 
+/** Lines of which nothing is taken are kept up to this many in all: they come again. */
+const LINES_MAX = 1_000;
+
 /** The numbers of one line; `taken` includes those never given back. */
 interface Numbers {
   readonly free: number[];
@@ -24,6 +27,7 @@ export class Slots {
   take({ line, prefix, first }: ClaimKeys, lease: LeaseId): TakenKey {
     let numbers = this.#lines.get(line);
     if (!numbers) {
+      if (this.#lines.size >= LINES_MAX) this.#forgetFree();
       numbers = { free: [], next: 0, taken: 0 };
       this.#lines.set(line, numbers);
     }
@@ -37,6 +41,9 @@ export class Slots {
     if (!numbers) return;
     numbers.free.push(slot);
     numbers.taken--;
-    if (numbers.taken === 0) this.#lines.delete(line);
+  }
+
+  #forgetFree(): void {
+    for (const [line, { taken }] of this.#lines) if (taken === 0) this.#lines.delete(line);
   }
 }
