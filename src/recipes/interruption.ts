@@ -62,7 +62,16 @@ export class Interruption {
         return;
       }
       this.#rejects.add(reject);
-      work.then(resolve, reject).finally(() => this.#rejects.delete(reject));
+      work.then(
+        (value) => {
+          this.#rejects.delete(reject);
+          resolve(value);
+        },
+        (error: unknown) => {
+          this.#rejects.delete(reject);
+          reject(error);
+        },
+      );
     });
   }
 
