@@ -315,6 +315,30 @@ describe('watches whose reader stands still', () => {
     const told = await Promise.all(streams.map((stream) => eventsOf(stream, EVENTS)));
     expect(told).toEqual(Array.from({ length: WATCHERS }, () => EVENTS));
   });
+
+  test('of the JSON gateway have every event when they go on, too', async () => {
+    const { url } = await serving();
+    const body = JSON.stringify({ create_request: { key: Buffer.from('a').toString('base64') } });
+    const response = await fetch(`${url}/v3/watch`, { method: 'POST', body });
+    const lines = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+    expect((await lines.read()).value).toContain('"created":true');
+    for (let i = 0; i < EVENTS; i++) {
+      const value = new Uint8Array(VALUE_BYTES).fill(i % 251);
+      await engine.txn({ success: [{ type: 'put', key: utf8('a'), value }] });
+    }
+    let told = '';
+    while (told.split('\n').length <= EVENTS) told += (await lines.read()).value ?? '';
+    const versions = told
+      .trim()
+      .split('\n')
+      .map(
+        (line) =>
+          (JSON.parse(line) as { result: { events: { kv: { version: string } }[] } }).result,
+      );
+    const seen = versions.flatMap(({ events }) => events.map(({ kv }) => Number(kv.version)));
+    expect(seen).toEqual(Array.from({ length: EVENTS }, (_, i) => i + 1));
+    await lines.cancel();
+  });
 });
 
 /** Reads answers until so many events have come; each must be the next. */

@@ -1,19 +1,23 @@
 /**
  * Many producers, one stream of answers: each waits while the reader on the other side is slow, so
- * a slow client costs a bounded number of messages and holds up nobody else.
+ * a slow client costs a bounded amount of memory and holds up nobody else.
  */
 import { type Deferred, deferred } from '../base/deferred.ts';
 
 export class Outbox<T> implements AsyncIterable<T> {
   readonly #capacity: number;
+  readonly #weigh: (item: T) => number;
   #items: T[] = [];
+  #weight = 0;
   #reader: Deferred<void> | undefined;
   #room: Deferred<void> | undefined;
   #ended = false;
   #error: unknown;
 
-  constructor(capacity: number) {
+  /** So much may wait, and as much again be on its way to the reader. */
+  constructor(capacity: number, weigh: (item: T) => number) {
     this.#capacity = capacity;
+    this.#weigh = weigh;
   }
 
   get ended(): boolean {
@@ -24,8 +28,9 @@ export class Outbox<T> implements AsyncIterable<T> {
   push(item: T): Promise<void> | undefined {
     if (this.#ended) return undefined;
     this.#items.push(item);
+    this.#weight += this.#weigh(item);
     this.#wakeReader();
-    if (this.#items.length < this.#capacity) return undefined;
+    if (this.#weight < this.#capacity) return undefined;
     this.#room ??= deferred();
     return this.#room.promise;
   }
@@ -44,6 +49,7 @@ export class Outbox<T> implements AsyncIterable<T> {
       for (;;) {
         const items = this.#items;
         this.#items = [];
+        this.#weight = 0;
         this.#room?.resolve();
         this.#room = undefined;
         yield* items;

@@ -31,8 +31,9 @@ import { Outbox } from '../outbox.ts';
 import { BatchEncoder, FramedOutlet, ObjectOutlet, type WatchOutlet } from '../watch-outlet.ts';
 import { type Handler, stream } from './service.ts';
 
-/** Answers that may wait for a slow client before its watches stop where they are. */
-const OUTBOX_MESSAGES = 1_024;
+/** What may wait for a slow client before its watches stop where they are. */
+const OUTBOX_BYTES = 262_144;
+const MESSAGE_BYTES = 200;
 /** With `fragment`, an answer beyond this is cut. */
 const FRAGMENT_BYTES = 2 * 2 ** 20;
 const REFUSED_ID = -1;
@@ -51,7 +52,7 @@ async function* objects(
   requests: AsyncIterable<WatchRequest>,
   call: Call,
 ): AsyncGenerator<WatchResponseInit> {
-  const outbox = new Outbox<WatchResponseInit>(OUTBOX_MESSAGES);
+  const outbox = new Outbox<WatchResponseInit>(OUTBOX_BYTES, weigh);
   const watches = new WatchStream(backend, call, new ObjectOutlet(backend, outbox));
   // Not waited for at the end: a client may leave its side open for as long as it likes.
   watches.read(requests).catch((error: unknown) => outbox.end(error));
@@ -63,6 +64,16 @@ async function* objects(
     outbox.end();
     await watches.close();
   }
+}
+
+/** About what an answer takes. */
+function weigh({ events = [] }: WatchResponseInit): number {
+  let bytes = MESSAGE_BYTES;
+  for (const { kv, prevKv } of events) {
+    bytes += MESSAGE_BYTES + (kv?.key?.length ?? 0);
+    bytes += (kv?.value?.length ?? 0) + (prevKv?.value?.length ?? 0);
+  }
+  return bytes;
 }
 
 /** Watches go on after the client's last request, until it ends the call or the server leaves. */
