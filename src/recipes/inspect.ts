@@ -1,5 +1,6 @@
 /** Looking at a line from outside, and the operator's hand in it. */
 import { type Bytes, binaryString, utf8 } from '../base/bytes.ts';
+import { crc32c } from '../base/checksum.ts';
 import { HoldfastError } from '../model/errors.ts';
 import { leaseHex } from '../model/lease.ts';
 import { prefixRange } from '../model/range.ts';
@@ -74,6 +75,11 @@ function withoutDelays(kvs: readonly KeyValue[]): KeyValue[] {
   return kvs.filter((kv, i) => kvs[i - 1]?.createRevision !== kv.createRevision);
 }
 
+/** Claims of one session on several names may have one revision. */
+function noteName({ key, createRevision }: KeyValue): string {
+  return `${createRevision}/${crc32c(key).toString(16)}`;
+}
+
 /**
  * Removes the first claim and leaves a note under its lease, so that the holder learns why. The
  * compare names the claim: a holder that came meanwhile is not touched.
@@ -93,7 +99,7 @@ export async function breakClaim(
     .filter((kv) => kv.lease !== 0n)
     .map((kv) => ({
       type: 'put' as const,
-      key: ownKey(namespace, 'broken', leaseHex(kv.lease), String(kv.createRevision)),
+      key: ownKey(namespace, 'broken', leaseHex(kv.lease), noteName(kv)),
       value: utf8(JSON.stringify({ key: binaryString(kv.key), reason: breaking.reason, by })),
       lease: kv.lease,
     }));
