@@ -6,6 +6,7 @@
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import type { Context, Experiment, Figures, Report } from '../scripts/experiment.ts';
+import { programArguments } from '../scripts/program.ts';
 import { utf8 } from '../src/base/bytes.ts';
 import { type Random, seededRandom } from '../src/base/random.ts';
 import { type LmdbEngine, openLmdbEngine } from '../src/engine/lmdb/engine.ts';
@@ -186,10 +187,9 @@ interface Restart {
 }
 
 function restarted(path: string, keys: number): Restart {
-  const program = join(import.meta.dirname, 'engine', 'restart.ts');
+  const program = programArguments(join(import.meta.dirname, 'engine'), 'restart');
   const key = `key/${String(keys >> 1).padStart(8, '0')}`;
-  const flags = ['--conditions=holdfast/source', '--import', 'tsx', program, path, key];
-  const ran = spawnSync(process.execPath, flags, { encoding: 'utf8' });
+  const ran = spawnSync(process.execPath, [...program, path, key], { encoding: 'utf8' });
   if (ran.status !== 0) throw new Error(ran.stderr);
   const answer = JSON.parse(ran.stdout) as Restart & { found: number };
   if (answer.found !== 1) throw new Error('the restarted store does not have its keys');

@@ -4,8 +4,8 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Context, Experiment, Report } from '../scripts/experiment.ts';
+import { programArguments } from '../scripts/program.ts';
 import { encodeFramed } from '../src/wire/messages/codec.ts';
 import { KVService } from '../src/wire/messages/services.ts';
 import { run as runProgram, start } from '../test/http2/harness.ts';
@@ -17,8 +17,8 @@ const LOADS = [
   [10, 32],
 ] as const;
 const CLIENT_MUST = 3;
-const NODE = ['--conditions=holdfast/source', '--import', 'tsx'];
-const file = (name: string): string => fileURLToPath(new URL(`grpc/${name}`, import.meta.url));
+const program = (name: string): string[] =>
+  programArguments(join(import.meta.dirname, 'grpc'), name);
 
 interface Load {
   readonly port: number;
@@ -41,7 +41,7 @@ async function h2load({ port, body, connections, streams, seconds }: Load): Prom
 }
 
 async function clientRate(which: string, port: number, atOnce: number, ms: number) {
-  const args = [...NODE, file('client.ts'), which, `${port}`, `${atOnce}`, `${ms}`];
+  const args = [...program('client'), which, `${port}`, `${atOnce}`, `${ms}`];
   return Number(await runProgram(process.execPath, args));
 }
 
@@ -57,7 +57,7 @@ async function run(context: Context): Promise<Report> {
   writeFileSync(body, encodeFramed(KVService.Put.request, { key, value: new Uint8Array(64) }));
   const ports: Record<string, number> = {};
   for (const kind of SERVERS) {
-    const args = [...NODE, file('server.ts'), kind];
+    const args = [...program('server'), kind];
     ports[kind] = Number((await start(context.cleanup, process.execPath, args)).first);
   }
 

@@ -4,8 +4,8 @@
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Context, Experiment, Report } from '../scripts/experiment.ts';
+import { programArguments } from '../scripts/program.ts';
 import { run as runProgram, start } from '../test/http2/harness.ts';
 
 const SERVERS = ['ours', 'node', 'grpc-js'] as const;
@@ -19,15 +19,11 @@ const MUST: Readonly<Record<string, number>> = { '1×64': 4, '10×32': 6 };
 /** ours ÷ grpc-js, as a client with 64 calls at once. */
 const CLIENT_MUST = 3;
 
-const NODE = ['--conditions=holdfast/source', '--import', 'tsx'];
-const file = (name: string): string => fileURLToPath(new URL(`wire/${name}`, import.meta.url));
+const program = (name: string): string[] =>
+  programArguments(join(import.meta.dirname, 'wire'), name);
 
 async function startServer(context: Context, kind: string): Promise<number> {
-  const started = await start(context.cleanup, process.execPath, [
-    ...NODE,
-    file('server.ts'),
-    kind,
-  ]);
+  const started = await start(context.cleanup, process.execPath, [...program('server'), kind]);
   return Number(started.first);
 }
 
@@ -50,7 +46,7 @@ async function h2load(
 }
 
 async function clientRate(which: string, port: number, atOnce: number, ms: number) {
-  const args = [...NODE, file('client.ts'), which, `${port}`, `${atOnce}`, `${ms}`];
+  const args = [...program('client'), which, `${port}`, `${atOnce}`, `${ms}`];
   return Number(await runProgram(process.execPath, args));
 }
 

@@ -7,7 +7,7 @@ import { checkConsumer } from './consumer.mjs';
 const CHECK_MS_MAX = 120_000;
 
 /** Runs a tool of this repository; its output is shown only when it fails. */
-function tool(name, ...args) {
+export function tool(name, ...args) {
   const run = spawnSync(join('node_modules', '.bin', name), args, {
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -1,6 +1,13 @@
-/** `npm run prove|bench|example -- NAME …`: sets up what is missing and hands over to runner.ts. */
+/**
+ * `npm run prove|bench|example -- NAME …`: sets up what is missing and hands over to runner.ts.
+ * Comparisons run compiled: what a loader adds to functions would be measured as ours.
+ */
+import { compile } from './compile.mjs';
 import { ready } from './setup.mjs';
-import { runSource } from './tsx.mjs';
+import { runNode, runSource } from './tsx.mjs';
 
 ready();
-process.exitCode = await runSource('scripts/runner.ts', process.argv.slice(2));
+const args = process.argv.slice(2);
+process.exitCode = await (args[0] === 'bench'
+  ? runNode([compile(), ...args])
+  : runSource('scripts/runner.ts', args));

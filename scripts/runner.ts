@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { extname, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { type Arguments, parseArguments } from './arguments.ts';
 import type { Context, Experiment, Report } from './experiment.ts';
@@ -32,7 +32,8 @@ export async function names(kind: Kind): Promise<string[]> {
 
 export async function load(kind: Kind, name: string): Promise<Experiment> {
   const { folder, exported } = KINDS[kind];
-  const url = pathToFileURL(resolve(folder, `${name}.ts`)).href;
+  // Compiled experiments stand beside a compiled runner.
+  const url = new URL(`../${folder}/${name}${extname(import.meta.url)}`, import.meta.url).href;
   const module = (await import(url)) as Record<string, Experiment | undefined>;
   const found = module[exported];
   if (!found) throw new Error(`${folder}/${name}.ts exports no \`${exported}\``);

@@ -3,9 +3,13 @@ import { spawn } from 'node:child_process';
 
 const FLAGS = ['--conditions=holdfast/source', '--import', 'tsx'];
 
-/** Hands terminal and signals to the program and answers its exit code. */
 export function runSource(file, args = []) {
-  const child = spawn(process.execPath, [...FLAGS, file, ...args], { stdio: 'inherit' });
+  return runNode([...FLAGS, file, ...args]);
+}
+
+/** Hands terminal and signals to the program and answers its exit code. */
+export function runNode(args) {
+  const child = spawn(process.execPath, args, { stdio: 'inherit' });
   // Without a listener the signal would end this process and leave the program running.
   const forward = (signal) => child.kill(signal);
   process.on('SIGINT', forward).on('SIGTERM', forward);
