@@ -5,6 +5,8 @@
 
 /** A block is split in two when it grows beyond this. */
 const BLOCK_NAMES = 512;
+/** So many names may wait to be put into their places: together and in order that costs less. */
+const FRESH_MAX = 1_024;
 
 /** A place in the order. It is of no use any more once the names change. */
 export interface NameCursor {
@@ -15,6 +17,7 @@ export interface NameCursor {
 
 export class SortedNames {
   readonly #blocks: string[][];
+  #fresh: string[] = [];
 
   constructor(blocks: string[][] = [[]]) {
     this.#blocks = blocks;
@@ -22,6 +25,20 @@ export class SortedNames {
 
   /** The caller knows that the name is not in it yet. */
   add(name: string): void {
+    this.#fresh.push(name);
+    if (this.#fresh.length >= FRESH_MAX) this.#settle();
+  }
+
+  /** Puts everything in its place. */
+  #settle(): void {
+    const fresh = this.#fresh;
+    if (fresh.length === 0) return;
+    this.#fresh = [];
+    if (fresh.length > 1) fresh.sort();
+    for (const name of fresh) this.#insert(name);
+  }
+
+  #insert(name: string): void {
     const index = this.#blockOf(name);
     const block = this.#blocks[index]!;
     if (block.length === 0 || block[block.length - 1]! < name) block.push(name);
@@ -30,6 +47,7 @@ export class SortedNames {
   }
 
   delete(name: string): void {
+    this.#settle();
     const index = this.#blockOf(name);
     const block = this.#blocks[index]!;
     const at = lowerBound(block, name);
@@ -39,17 +57,20 @@ export class SortedNames {
   }
 
   copy(): SortedNames {
+    this.#settle();
     return new SortedNames(this.#blocks.map((block) => [...block]));
   }
 
   /** From `from` on, up to and without `to`; without a `to` up to the end. */
   upwards(from: string, to: string | undefined): NameCursor {
+    this.#settle();
     const index = this.#blockOf(from);
     return new Upwards(this.#blocks, index, lowerBound(this.#blocks[index]!, from), to);
   }
 
   /** From the last name before `to` down to `from`. */
   downwards(from: string, to: string | undefined): NameCursor {
+    this.#settle();
     const index = to === undefined ? this.#blocks.length - 1 : this.#blockOf(to);
     const block = this.#blocks[index]!;
     const end = to === undefined ? block.length : lowerBound(block, to);

@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import {
   copyFileSync,
   mkdtempSync,
@@ -210,4 +211,45 @@ describe('a data file put back by hand from an older copy', () => {
     const next = await using((engine) => put(engine, 'a', '3'));
     expect(next).toBeGreaterThan(lost);
   });
+});
+
+describe('a process that exits while the journal is being folded', () => {
+  it('comes to its end, and leaves a store that is whole', async () => {
+    const program = `
+      import { openLmdbEngine } from ${JSON.stringify(new URL('./engine.ts', import.meta.url).href)};
+      const [path, delayMs] = process.argv.slice(1);
+      const value = new Uint8Array(30);
+      const journal = { firstBytes: 2 ** 20, mostBytes: 2 ** 20 };
+      const engine = await openLmdbEngine(path, { journal });
+      let count = 0;
+      const put = async () => {
+        for (;;) {
+          const success = Array.from({ length: 100 }, () => {
+            const key = new TextEncoder().encode('key/' + (count++ * 7_919) % 100_000);
+            return { type: 'put', key, value };
+          });
+          await engine.txn({ success });
+        }
+      };
+      for (let i = 0; i < 20; i++) void put();
+      // The first fold is done when the first segment goes; from then on the thread is busy.
+      const { existsSync } = await import('node:fs');
+      while (existsSync(path + '/journal-1-1')) await new Promise((done) => setTimeout(done, 1));
+      await new Promise((done) => setTimeout(done, Number(delayMs)));
+      process.exit(7);
+    `;
+    const flags = ['--conditions=holdfast/source', '--import', 'tsx', '--input-type=module'];
+    for (let round = 0; round < 5; round++) {
+      const ran = spawnSync(
+        process.execPath,
+        [...flags, '--eval', program, path + round, String(round * 40)],
+        {
+          timeout: 20_000,
+        },
+      );
+      expect(ran.stderr.toString()).toBe('');
+      expect(ran.status).toBe(7);
+      expect((await verifyStore(path + round)).journalSegments).toBeGreaterThan(0);
+    }
+  }, 120_000);
 });

@@ -8,7 +8,8 @@ import type { JournalMark } from './format.ts';
 import { openNative } from './native.ts';
 import { Tree } from './tree.ts';
 
-const { path, ownerEpoch } = workerData as FolderTask;
+const { path, ownerEpoch, busy } = workerData as FolderTask;
+const state = new Int32Array(busy);
 const native = openNative(path);
 
 function answerTo(next: JournalMark): FolderAnswer {
@@ -19,6 +20,9 @@ function answerTo(next: JournalMark): FolderAnswer {
   } catch (error) {
     const { code, message, outcome } = HoldfastError.from(error);
     return { failed: { code, message, outcome, noSpace: isNoSpace(error) } };
+  } finally {
+    Atomics.store(state, 0, 0);
+    Atomics.notify(state, 0);
   }
 }
 

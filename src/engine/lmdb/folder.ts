@@ -1,6 +1,9 @@
 /**
  * Who folds the journal into the tree while the store serves: a thread of its own, so that writing
  * pages and waiting for the disk keep nobody from his work.
+ *
+ * A thread that is ended in the middle of a transaction of LMDB leaves its lock behind, and the end
+ * of the process waits for that lock for ever. So `process.exit` waits for a fold under way.
  */
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
@@ -12,6 +15,16 @@ import type { JournalMark } from './format.ts';
 export interface FolderTask {
   readonly path: string;
   readonly ownerEpoch: number;
+  /** One number: 1 from before a fold is asked for until the thread is done with it. */
+  readonly busy: SharedArrayBuffer;
+}
+
+const folds = new Set<Int32Array>();
+/** More than any fold takes; a thread that has died in spite of all must not keep the process. */
+const LAST_FOLD_MS_MAX = 30_000;
+
+function awaitFolds(): void {
+  for (const busy of folds) Atomics.wait(busy, 0, 1, LAST_FOLD_MS_MAX);
 }
 
 /** What the thread answers to each mark. */
@@ -26,11 +39,19 @@ interface Failure {
 
 export class Folder {
   readonly #task: FolderTask;
+  readonly #busy: Int32Array;
   #thread: Worker | undefined;
   #waiting: ((answer: FolderAnswer) => void) | undefined;
 
-  constructor(task: FolderTask) {
-    this.#task = task;
+  constructor(task: Omit<FolderTask, 'busy'>) {
+    const busy = new SharedArrayBuffer(4);
+    this.#task = { ...task, busy };
+    this.#busy = new Int32Array(busy);
+  }
+
+  /** A thread costs time to start; once it runs it is the better place for any fold. */
+  get isRunning(): boolean {
+    return this.#thread !== undefined;
   }
 
   /** Folds up to the segment of `next`; one call at a time. */
@@ -38,6 +59,7 @@ export class Folder {
     const thread = this.#running();
     const answer = await new Promise<FolderAnswer>((resolve) => {
       this.#waiting = resolve;
+      Atomics.store(this.#busy, 0, 1);
       thread.ref();
       thread.postMessage(next);
     });
@@ -51,6 +73,7 @@ export class Folder {
   async close(): Promise<void> {
     const thread = this.#thread;
     this.#thread = undefined;
+    this.#forget();
     if (!thread) return;
     const exited = new Promise<void>((resolve) => thread.once('exit', () => resolve()));
     thread.ref();
@@ -66,7 +89,14 @@ export class Folder {
     thread.on('exit', () => this.#broken(new Error('the folding thread has ended')));
     thread.unref();
     this.#thread = thread;
+    if (folds.size === 0) process.on('exit', awaitFolds);
+    folds.add(this.#busy);
     return thread;
+  }
+
+  #forget(): void {
+    folds.delete(this.#busy);
+    if (folds.size === 0) process.off('exit', awaitFolds);
   }
 
   #answered(answer: FolderAnswer): void {
@@ -77,6 +107,7 @@ export class Folder {
 
   #broken(error: Error): void {
     this.#thread = undefined;
+    this.#forget();
     const message = `the journal could not be folded: ${error.message}`;
     this.#answered({
       failed: { code: 'storage-failed', message, outcome: undefined, noSpace: false },

@@ -25,8 +25,13 @@ import { Layer } from './layer.ts';
 import { Gaps, KeyNames, LayersReader } from './layers.ts';
 import type { Tree } from './tree.ts';
 
-/** What may wait in memory for the tree before writers have to wait, too. */
-const WAITING_BYTES_MAX = 2 ** 26;
+/**
+ * What waits in memory for the tree before it is folded: much at once, because a page that is
+ * written costs the same for one change as for ten.
+ */
+const FOLD_BYTES = 2 ** 25;
+/** And before writers have to wait, too. */
+const WAITING_BYTES_MAX = 2 ** 27;
 
 interface Work {
   run(table: Table): void;
@@ -46,6 +51,7 @@ export class LmdbStore implements Store {
   readonly #tree: Tree;
   readonly #journal: Journal;
   readonly #folder: Folder;
+  readonly #foldBytes: number;
   readonly #gaps = new Gaps();
   readonly #names = new KeyNames();
   /** What works read and write: all layers with the open batch. */
@@ -63,11 +69,13 @@ export class LmdbStore implements Store {
   #condemned: HoldfastError | undefined;
   #closing: Promise<void> | undefined;
 
-  private constructor({ path, tree }: StoreParts, journal: Journal) {
+  private constructor({ path, tree, rooms }: StoreParts, journal: Journal) {
     this.#path = path;
     this.#tree = tree;
     this.#journal = journal;
     this.#folder = new Folder({ path, ownerEpoch: tree.head.ownerEpoch });
+    // Small segments are for trying what happens with many.
+    this.#foldBytes = Math.min(FOLD_BYTES, 4 * (rooms?.mostBytes ?? FOLD_BYTES));
     const layers = (): readonly Layer[] => this.#layers;
     const base = { layers, tree: tree.reader, gaps: this.#gaps };
     this.committed = new LayersReader({
@@ -194,19 +202,20 @@ export class LmdbStore implements Store {
   async #close(): Promise<void> {
     await this.#running;
     await this.#fold?.catch(() => {});
-    await this.#folder.close();
     await this.#journal.close();
     try {
       if (!this.#finished) await this.#foldAll();
     } catch {
       // Nothing is lost: the next start folds what is left, or says what is wrong with it.
     } finally {
+      await this.#folder.close();
       await this.#tree.close();
     }
   }
 
   async #foldAll(): Promise<void> {
-    fold(this.#tree, this.#path, NO_JOURNAL);
+    if (this.#folder.isRunning) await this.#folder.fold(NO_JOURNAL);
+    else fold(this.#tree, this.#path, NO_JOURNAL);
     await sweepSegments(this.#path, this.#tree.head.ownerEpoch, Number.POSITIVE_INFINITY);
   }
 
@@ -281,10 +290,11 @@ export class LmdbStore implements Store {
 
   /** The next segment; and if nothing is being folded, all before it may be. */
   async #rotate(): Promise<void> {
+    const enough = this.#settling || this.#layer.bytes >= this.#foldBytes;
     this.#settling = false;
     await this.#journal.rotate();
     if (this.#layer.bytes > WAITING_BYTES_MAX) await this.#fold;
-    if (this.#fold || this.#finished) return;
+    if (!enough || this.#fold || this.#finished) return;
     this.#layer = new Layer();
     this.#layers = [this.#layer, ...this.#layers];
     this.#fold = this.#foldUntil(this.#journal.mark).finally(() => {
