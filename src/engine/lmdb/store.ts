@@ -75,7 +75,7 @@ export class LmdbStore implements Store {
     this.#journal = journal;
     this.#folder = new Folder({ path, ownerEpoch: tree.head.ownerEpoch });
     // Small segments are for trying what happens with many.
-    this.#foldBytes = Math.min(FOLD_BYTES, 4 * (rooms?.mostBytes ?? FOLD_BYTES));
+    this.#foldBytes = Math.min(FOLD_BYTES, rooms?.mostBytes ?? FOLD_BYTES);
     const layers = (): readonly Layer[] => this.#layers;
     const base = { layers, tree: tree.reader, gaps: this.#gaps };
     this.committed = new LayersReader({
