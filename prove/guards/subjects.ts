@@ -51,8 +51,24 @@ const OPENERS: Readonly<Record<GuardName, (place: Place) => Promise<Subject>>> =
   postgres: async ({ at, guarded }) => {
     const pool = new pg.Pool({ connectionString: at, max: 2 });
     const guard = await PostgresGuard.open(pool);
+    const select = 'select n, operation, token from state';
     return {
-      read: async () => (await pool.query('select n, operation, token from state')).rows[0],
+      read: async () => {
+        if (!guarded) return (await pool.query(select)).rows[0];
+        const tx = await pool.connect();
+        try {
+          await tx.query('begin');
+          await guard.admit(tx, reading.token, 'state');
+          const { rows } = await tx.query(select);
+          await tx.query('commit');
+          return rows[0];
+        } catch (error) {
+          await tx.query('rollback').catch(() => {});
+          throw error;
+        } finally {
+          tx.release();
+        }
+      },
       write: async ({ n, operation, token }) => {
         const tx = await pool.connect();
         try {
@@ -77,7 +93,18 @@ const OPENERS: Readonly<Record<GuardName, (place: Place) => Promise<Subject>>> =
     const client = new Redis(at);
     const guard = await RedisGuard.open(client);
     return {
-      read: async () => JSON.parse((await client.get('{s}:state')) ?? JSON.stringify(NOTHING)),
+      read: async () => {
+        const text = guarded
+          ? (
+              await guard.run(reading.token, {
+                resource: 's',
+                keys: ['{s}:state'],
+                commands: [['GET', '{s}:state']],
+              })
+            )[0]
+          : await client.get('{s}:state');
+        return text ? JSON.parse(String(text)) : NOTHING;
+      },
       write: async (entry) => {
         const text = JSON.stringify(entry);
         const commands = [
@@ -95,7 +122,11 @@ const OPENERS: Readonly<Record<GuardName, (place: Place) => Promise<Subject>>> =
   file: async ({ at, guarded }) => {
     const directory = await FencedDirectory.open(at);
     return {
-      read: async () => JSON.parse(await readFile(`${at}/state`, 'utf8')),
+      read: async () => {
+        if (!guarded) return JSON.parse(await readFile(`${at}/state`, 'utf8'));
+        await directory.admit(reading.token);
+        return JSON.parse(String(await directory.read('state', reading.token)));
+      },
       write: async (entry) => {
         const data = JSON.stringify(entry);
         if (guarded) {
@@ -127,8 +158,10 @@ const OPENERS: Readonly<Record<GuardName, (place: Place) => Promise<Subject>>> =
     const guard = guarded ? await ObjectGuard.open({ store: { url: at } }) : undefined;
     return {
       read: async () => {
-        if (guard)
+        if (guard) {
+          await guard.admit(reading.token, 'state');
           return JSON.parse(String((await guard.read('state'))?.data ?? JSON.stringify(NOTHING)));
+        }
         const response = await fetch(`${at}/state`);
         return response.ok ? ((await response.json()) as Entry) : NOTHING;
       },
@@ -162,7 +195,13 @@ const OPENERS: Readonly<Record<GuardName, (place: Place) => Promise<Subject>>> =
   },
 
   cache: async ({ at, control, guarded }) => ({
-    read: async () => (await (await fetch(`${at}/now`)).json()) as Entry,
+    read: async () => {
+      const headers = guarded ? { 'holdfast-token': reading.token } : {};
+      const response = await fetch(`${at}/now`, { headers });
+      if (response.ok) return (await response.json()) as Entry;
+      const body = await response.text();
+      throw refusalOf(response.status, body) ?? new Error(body);
+    },
     write: async (entry) => {
       await put(`${at}/page`, entry);
       const headers = { 'holdfast-token': entry.token };
@@ -175,7 +214,10 @@ const OPENERS: Readonly<Record<GuardName, (place: Place) => Promise<Subject>>> =
   }),
 };
 
-/** The token under which this worker reads now; only the stream needs one to read. */
+/**
+ * The token under which this worker reads now. Guarded reads raise the mark first: what is read
+ * before that, an older holder may still change rightfully.
+ */
 export const reading = { token: '0' };
 
 async function put(url: string, entry: Entry): Promise<void> {

@@ -125,6 +125,15 @@ describe('a fenced directory', () => {
     await expect(directory.read('f', 5n)).rejects.toMatchObject({ code: 'stale' });
   });
 
+  it('holds off whoever is older before anything is written, and leaves what is there', async () => {
+    await using directory = await FencedDirectory.open(root);
+    await directory.write(5n, 'f', 'x');
+    await directory.admit(6n);
+    await expect(directory.write(5n, 'f', 'late')).rejects.toMatchObject({ code: 'stale' });
+    await expect(directory.admit(5n)).rejects.toMatchObject({ code: 'stale' });
+    expect(String(await directory.read('f', 6n))).toBe('x');
+  });
+
   it('refuses paths that leave it, touch its own records, or could never be applied', async () => {
     await using directory = await FencedDirectory.open(root);
     await directory.write(1n, 'file', 'x');

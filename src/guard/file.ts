@@ -129,6 +129,14 @@ export class FencedDirectory {
     return this.commit(as, [{ type: 'rename', from, to }]);
   }
 
+  /**
+   * Raises the mark and changes nothing else: from then on nobody older writes. Whoever reads what
+   * he is going to change begins with this; before it, an older holder may still write rightfully.
+   */
+  admit(as: Presented): Promise<void> {
+    return this.commit(as, []);
+  }
+
   /** All changes or none, durable when it resolves. Errors: `stale` and those of a bad path. */
   async commit(
     as: Presented,

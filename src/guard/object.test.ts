@@ -29,6 +29,21 @@ describe('the object store guard', () => {
     expect(await guard.mark('reports/a')).toBe(34n);
   });
 
+  it('holds off whoever is older before anything is written, and leaves what is there', async () => {
+    const guard = await open();
+    await guard.write(33n, 'f', 'one');
+    await guard.admit(34n, 'f');
+    await expect(guard.write(33n, 'f', 'late')).rejects.toMatchObject({ code: 'stale' });
+    await expect(guard.admit(33n, 'f')).rejects.toMatchObject({ code: 'stale' });
+    expect(await text(guard, 'f')).toBe('one');
+    await guard.write(34n, 'f', 'two');
+    expect(await text(guard, 'f')).toBe('two');
+    // Of a name that has no content yet, too.
+    await guard.admit(7n, 'new');
+    expect(await guard.read('new')).toBeUndefined();
+    await expect(guard.write(6n, 'new', 'late')).rejects.toMatchObject({ code: 'stale' });
+  });
+
   it('is not fooled by a content that returns (ABA): pointers never repeat their tag', async () => {
     const guard = await open();
     for (const content of ['A', 'B', 'A']) await guard.write(5n, 'f', content);

@@ -22,6 +22,8 @@ export { type AwsCredentials, awsSigner, type ObjectStoreOptions } from './objec
 
 const FORMAT = 'holdfast-pointer-1';
 const ATTEMPTS_MAX = 50;
+/** For a pointer that moves without its content. */
+const KEEP = Symbol('keep');
 
 interface Pointer {
   readonly mark: Mark;
@@ -86,6 +88,15 @@ export class ObjectGuard {
     await this.#move(claim, 'reign', undefined, this.#nonce());
   }
 
+  /**
+   * Raises the mark of a name and leaves its content: from then on nobody older writes it. Whoever
+   * reads what he is going to change begins with this.
+   */
+  async admit(as: Presented, name: string): Promise<void> {
+    await this.#gate.ready(as);
+    await this.#move(this.#gate.read(as, name), 'reign', KEEP, this.#nonce());
+  }
+
   /** The content, or undefined; with the token it was written under. */
   async read(name: string): Promise<{ readonly data: Buffer; readonly token: Token } | undefined> {
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
@@ -102,7 +113,12 @@ export class ObjectGuard {
     return (await this.#pointer(name))?.mark.token ?? 0n;
   }
 
-  async #move(claim: Claim, rule: Rule, content: string | undefined, nonce: string): Promise<void> {
+  async #move(
+    claim: Claim,
+    rule: Rule,
+    content: string | typeof KEEP | undefined,
+    nonce: string,
+  ): Promise<void> {
     /** The tag an attempt without an answer was made on. */
     let doubtful: string | undefined;
     let uncertain = false;
@@ -119,12 +135,12 @@ export class ObjectGuard {
       if (uncertain && present?.etag !== doubtful) throw contended(claim.resource, 'unknown');
       const outcome = await this.#putPointer(claim.resource, present?.etag, {
         mark: verdict.mark,
-        content,
+        content: content === KEEP ? present?.content : content,
         nonce,
       });
       if (outcome === 'done') {
         this.#gate.admitted(claim);
-        if (present?.content) await this.#discard(present.content);
+        if (present?.content && content !== KEEP) await this.#discard(present.content);
         return;
       }
       if (outcome === 'unknown') {
