@@ -42,7 +42,7 @@ import {
   valueOfVersion,
   versionOfVersion,
 } from './layout.ts';
-import { NUMBERS, readRange, readRevision } from './read.ts';
+import { compactedError, NUMBERS, readRange, readRevision } from './read.ts';
 import type { Table } from './table.ts';
 
 const NOTHING: Bytes = new Uint8Array(0);
@@ -183,9 +183,17 @@ export class Writer {
 
   #checkRanges(decided: Decided): void {
     for (const step of decided.steps) {
-      if (step.type === 'range') readRevision(step, this.#state);
+      if (step.type === 'range') this.#checkRevision(step);
       else if (step.type === 'decided') this.#checkRanges(step.txn);
     }
+  }
+
+  /** A revision below 0 means the newest outside of transactions only; here etcd finds it too old. */
+  #checkRevision(range: RangeOperation): void {
+    const { revision = 0 } = range;
+    const oldest = this.#state.compactRevision || -1;
+    if (revision < 0 && revision < oldest) throw compactedError(revision, this.#state);
+    readRevision(range, this.#state);
   }
 
   #checkPut(put: PutOperation): void {

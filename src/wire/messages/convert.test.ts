@@ -114,7 +114,7 @@ test('what makes no sense is refused as etcd refuses it', () => {
     rangeToModel(decode(RangeRequest, encode(RangeRequest, request)));
   expect(code(range({ sortTarget: 9 }))).toBe('invalid-argument');
   expect(code(range({ sortOrder: 9 }))).toBe('invalid-argument');
-  expect(range({ revision: -3, limit: -1 })()).toMatchObject({ revision: 0, limit: 0 });
+  expect(range({ revision: -3, limit: -1 })()).toMatchObject({ revision: -3, limit: 0 });
 });
 
 test('a range that is not sorted says so on the wire', () => {

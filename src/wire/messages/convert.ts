@@ -139,7 +139,7 @@ export function rangeToModel(range: WireRange): RangeRequest {
     key: range.key,
     end: range.rangeEnd,
     limit: Math.max(0, range.limit),
-    revision: Math.max(0, range.revision),
+    revision: range.revision,
     ...sortToModel(range),
     serializable: range.serializable,
     keysOnly: range.keysOnly,
