@@ -273,7 +273,7 @@ class Campaign {
     const writes = [put, this.#card()];
     const entry = { key: this.#base, hold: writes, wait: writes, join: true };
     const place = await enter(line, entry, interruption);
-    if (!place) throw new Error('a candidate always joins the line');
+    if ('taken' in place) throw new Error('a candidate always joins the line');
     this.#createRevision = place.createRevision;
     this.#doubtful = place.doubtful;
     if (place.first) return place.header;

@@ -50,6 +50,9 @@ export interface Place {
   readonly doubtful: boolean;
 }
 
+/** A place in the line; or none, because it is taken and the claim was not to wait. */
+export type Entered = Place | { readonly taken: true; readonly doubtful: boolean };
+
 /** Which earlier claims a claim must wait for. */
 export type Blocks = (other: KeyValue) => boolean;
 
@@ -124,11 +127,7 @@ export interface Entry {
  * Takes the line if it is empty, joins it otherwise. Sent again after a lost answer it finds its
  * own key and changes nothing.
  */
-export function enter(
-  line: Line,
-  entry: Entry,
-  interruption?: Interruption,
-): Promise<Place | undefined> {
+export function enter(line: Line, entry: Entry, interruption?: Interruption): Promise<Entered> {
   const { session } = line;
   const { engine } = session.authority;
   const request = entryRequest(line, entry);
@@ -172,7 +171,7 @@ async function joined(
   entry: Entry,
   answer: TxnResult,
   doubtful: boolean,
-): Promise<Place | undefined> {
+): Promise<Entered> {
   const nested = answer.results[0];
   if (nested?.type !== 'txn') throw new Error('a nested transaction was asked for');
   const newest = claimsIn(nested.results.at(-1));
@@ -180,7 +179,9 @@ async function joined(
   if (nested.succeeded && !entry.join) {
     const blocked = await findBefore(line, header.revision + 1, newest);
     // The prefix holds claims of lines below it: it is not empty, and this line is free.
-    return blocked ? undefined : await enter(line, { ...entry, join: true });
+    if (blocked) return { taken: true, doubtful };
+    const entered = await enter(line, { ...entry, join: true });
+    return { ...entered, doubtful: doubtful || entered.doubtful };
   }
   const own = nested.succeeded ? undefined : claimsIn(nested.results[0])[0];
   const createRevision = own?.createRevision ?? header.revision;

@@ -210,8 +210,9 @@ export class LockClaim {
     const interruption = this.#interruption(options);
     try {
       const place = await enter(this.#line, this.#entry(join), interruption);
-      if (!place) {
-        this.#forget(false);
+      if ('taken' in place) {
+        // An earlier request that is still on its way may find the line free.
+        this.#forget(place.doubtful);
         return undefined;
       }
       this.#place = place;

@@ -140,7 +140,8 @@ class MultiClaim {
     try {
       const place = await this.#enter(join, interruption);
       if (!place) {
-        this.#forget(false);
+        // An earlier request that is still on its way may find the lines free.
+        this.#forget(this.#doubtful);
         return undefined;
       }
       this.#place = place;
