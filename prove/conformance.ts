@@ -20,7 +20,7 @@ const MEMORY_SKIP: readonly Skip[] = [
 ];
 const LENGTH = 100;
 /** Histories a mutant may survive before it counts as missed. */
-const MUTANT_HISTORIES = 300;
+const MUTANT_HISTORIES = 2_000;
 
 export const experiment: Experiment = {
   about: 'the engine contract: named cases and random histories, against engines with known bugs',
