@@ -1,9 +1,10 @@
 /** A request that is given up on, sent again, and arrives after all. */
 import { afterEach, expect, it } from 'vitest';
 import { type Client, connect } from '../client.ts';
-import type { Engine, TxnOptions } from '../engine/contract.ts';
+import type { CallOptions, Engine, TxnOptions } from '../engine/contract.ts';
 import { openMemoryEngine } from '../engine/memory/engine.ts';
 import { HoldfastError } from '../model/errors.ts';
+import type { LeaseGrant, LeaseGrantRequest } from '../model/lease.ts';
 import type { TxnRequest, TxnResult } from '../model/transaction.ts';
 import { EngineWrapper } from '../testing/engine-wrapper.ts';
 import { eventually } from '../testing/waiting.ts';
@@ -19,6 +20,17 @@ class Dawdler extends EngineWrapper {
   }
 }
 
+/** The same for the first lease. */
+class LeaseDawdler extends EngineWrapper {
+  arrive: (() => Promise<unknown>) | undefined;
+
+  override grantLease(request: LeaseGrantRequest, options?: CallOptions): Promise<LeaseGrant> {
+    if (this.arrive) return super.grantLease(request, options);
+    this.arrive = () => super.grantLease(request, options);
+    return Promise.reject(new HoldfastError('unavailable', 'no answer', { outcome: 'unknown' }));
+  }
+}
+
 const undo: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
   for (const step of undo.splice(0).reverse()) await step();
@@ -29,6 +41,20 @@ async function client(engine: Engine): Promise<Client> {
   undo.push(() => made.close());
   return made;
 }
+
+it('a lease that was revoked does not come back with the request that was first sent for it', async () => {
+  const engine = await openMemoryEngine();
+  undo.push(() => engine.close());
+  const dawdler = new LeaseDawdler(engine);
+  const late = await client(dawdler);
+  const grant = await late.lock('a').acquire();
+  await engine.revokeLease(grant.session.id);
+  await dawdler.arrive!();
+  await expect(engine.keepAlive(grant.session.id)).rejects.toMatchObject({
+    code: 'lease-not-found',
+  });
+  await eventually(() => !grant.held, 'the grant to be lost');
+});
 
 const TRIES = {
   'a lock': (one: Client) => one.lock('a').tryAcquire(),

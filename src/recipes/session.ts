@@ -441,8 +441,10 @@ function driftOf(options: SessionOptions): number {
 }
 
 /**
- * Grants a lease under an id of our choice, so that an attempt whose answer was lost is recognised
- * and not made twice.
+ * Grants a lease, each attempt under an id of its own. A request that was given up on may arrive
+ * late: under the same id it could bring a lease back that was revoked meanwhile, and the session
+ * would renew it without its keys. Under another id it makes a lease that nobody uses and that
+ * expires.
  */
 async function grantLease(
   authority: Authority,
@@ -451,10 +453,10 @@ async function grantLease(
 ): Promise<{ readonly grant: LeaseGrant; readonly sentAtMs: number }> {
   const { clock, engine } = authority;
   const caller = new Interruption().onSignal(signal);
-  let id = randomLeaseId(authority);
   try {
     for (let attempt = 0; ; attempt++) {
       caller.throwIfInterrupted();
+      const id = randomLeaseId(authority);
       const sentAtMs = clock.now();
       const patience = new Interruption().onTime(
         clock,
@@ -465,10 +467,8 @@ async function grantLease(
         const grant = await caller.race(patience.race(engine.grantLease({ id, ttlMs })));
         return { grant, sentAtMs };
       } catch (error) {
-        // Granted by an earlier attempt, or someone else's: another id is as good, and the
-        // unused lease of an earlier attempt expires by itself.
-        if (HoldfastError.is(error, 'lease-exists')) id = randomLeaseId(authority);
-        else if (caller.interrupted || !mayPass(error)) throw error;
+        const again = mayPass(error) || HoldfastError.is(error, 'lease-exists');
+        if (caller.interrupted || !again) throw error;
       } finally {
         patience.dispose();
       }
