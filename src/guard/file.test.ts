@@ -117,6 +117,13 @@ describe('a fenced directory', () => {
     for (const each of all) await each.close();
   });
 
+  it('is opened by many at once: nobody removes what another one is trying', async () => {
+    for (let round = 0; round < 5; round++) {
+      const all = await Promise.all(Array.from({ length: 8 }, () => FencedDirectory.open(root)));
+      for (const each of all) await each.close();
+    }
+  });
+
   it('fences reads on request: a newer writer makes the reader know', async () => {
     await using directory = await FencedDirectory.open(root);
     await directory.write(5n, 'f', 'x');

@@ -361,7 +361,8 @@ export class FencedDirectory {
 
   /** Links and renames must be real here, and staged files of killed processes are removed. */
   async #probe(): Promise<void> {
-    const name = join(this.#stage, `probe-${this.#freshName()}`);
+    // The process first, as with everything staged: others that open now leave it alone.
+    const name = join(this.#stage, `${this.#freshName()}-probe`);
     try {
       await writeSynced(name, 'probe');
       await link(name, `${name}-link`);
