@@ -1,10 +1,11 @@
 /**
- * Group commit: requests queue up, one commit at a time takes all that wait.
+ * Group commit: requests queue up, and a round takes all that wait. While the store makes one round
+ * durable the next is evaluated on what it will have left behind.
  *
  * The order of events is the promise of the store: evaluate, make durable, publish, answer. A
  * request that is refused during evaluation is answered with the commit too, since the state it was
- * refused on may not be durable before. When a commit fails nothing can be said about what was in
- * it; the committer is finished, and whoever waits is told so.
+ * refused on may not be durable before. When a round fails nothing can be said about what was in it;
+ * the committer is finished, and whoever waits is told so.
  */
 import { type Deferred, deferred } from '../base/deferred.ts';
 import { abortError, HoldfastError } from '../model/errors.ts';
@@ -12,8 +13,10 @@ import { encodeState, STATE_KEY, type State } from './layout.ts';
 import type { Store, Table } from './table.ts';
 import { type LeaseRegister, type RevisionChanges, Writer } from './writer.ts';
 
-/** Requests evaluated in one commit at most, so that one commit cannot hold up the loop for long. */
-const COMMIT_REQUESTS_MAX = 4_096;
+/** Requests evaluated in one round at most, so that no round can hold up the loop for long. */
+const ROUND_REQUESTS_MAX = 4_096;
+/** How often a round asks whether the store had better have what there is. */
+const LOOK_REQUESTS = 4;
 
 interface Pending {
   readonly work: (writer: Writer) => unknown;
@@ -26,27 +29,41 @@ interface Pending {
 }
 
 interface Round {
+  readonly taken: readonly Pending[];
   readonly state: State;
   readonly commits: readonly RevisionChanges[];
+  readonly effects: Effects;
 }
+
+/** What becomes true in memory once a round is durable, whoever still waits for it. */
+export type Effects = readonly (() => void)[];
 
 export interface CommitterOptions {
   readonly store: Store;
   readonly state: State;
   readonly leases: LeaseRegister;
-  /** Called when a commit is durable, before anything in it is answered. */
-  readonly publish: (state: State, commits: readonly RevisionChanges[]) => void;
-  /** Called once, when a commit failed. */
+  /** Called when a round has been evaluated: hands over the effects of what ran in it. */
+  readonly effects: () => Effects;
+  /** Called when a round is durable, before anything in it is answered. */
+  readonly publish: (
+    state: State,
+    commits: readonly RevisionChanges[],
+    effects: Effects,
+  ) => void;
+  /** Called once, when a round failed. */
   readonly failed: (error: HoldfastError) => void;
 }
 
 export class Committer {
   readonly #options: CommitterOptions;
+  /** As the last round evaluated leaves it behind, durable or not. */
   #state: State;
   #queue: Pending[] = [];
-  #inFlight: Pending[] = [];
-  #running: Promise<void> | undefined;
+  /** A round that has not been evaluated yet, and will take what waits then. */
+  #next: Promise<void> | undefined;
+  #last: Promise<void> = Promise.resolve();
   #refusal: HoldfastError | undefined;
+  #failed = false;
 
   constructor(options: CommitterOptions) {
     this.#options = options;
@@ -54,7 +71,7 @@ export class Committer {
   }
 
   /**
-   * Runs `work` in the next commit and answers what it returned once that is durable. `work` may
+   * Runs `work` in the next round and answers what it returned once that is durable. `work` may
    * throw a HoldfastError as long as it has changed nothing.
    */
   submit<T>(work: (writer: Writer) => T, signal?: AbortSignal): Promise<T> {
@@ -69,14 +86,15 @@ export class Committer {
       error: undefined,
     };
     this.#queue.push(pending);
-    this.#running ??= this.#run();
+    this.#begin();
     const answer = pending.answer.promise as Promise<T>;
     return signal ? this.#cancellable(pending, answer, signal) : answer;
   }
 
   /** Resolves when everything submitted so far has been answered; never rejects. */
   async settled(): Promise<void> {
-    while (this.#running) await this.#running;
+    while (this.#next) await this.#next;
+    await this.#last;
   }
 
   /** Refuses what is submitted from now on; what waits is still carried out. */
@@ -97,59 +115,73 @@ export class Committer {
     }
   }
 
-  async #run(): Promise<void> {
-    // Let the caller's turn end first: what it submits together is committed together.
-    await Promise.resolve();
-    while (this.#queue.length > 0) {
-      try {
-        const round = await this.#options.store.commit((table) => this.#evaluate(table));
-        this.#finish(round);
-      } catch (error) {
-        this.#fail(error);
-      }
-    }
-    this.#running = undefined;
+  #begin(): void {
+    this.#next ??= this.#last = this.#round();
   }
 
-  #evaluate(table: Table): Round {
-    this.#inFlight = this.#takeQueue();
-    const writer = new Writer(table, this.#state, this.#options.leases);
-    for (const pending of this.#inFlight) {
+  async #round(): Promise<void> {
+    // Let the caller's turn end first: what it submits together is committed together.
+    await Promise.resolve();
+    let taken: Pending[] = [];
+    try {
+      const round = await this.#options.store.commit((table) => {
+        taken = this.#take();
+        return this.#evaluate(table, taken);
+      });
+      this.#finish(round);
+    } catch (error) {
+      this.#fail(error, taken);
+    }
+  }
+
+  #take(): Pending[] {
+    this.#next = undefined;
+    const taken = this.#queue;
+    this.#queue = taken.length > ROUND_REQUESTS_MAX ? taken.splice(ROUND_REQUESTS_MAX) : [];
+    return taken;
+  }
+
+  #evaluate(table: Table, taken: Pending[]): Round {
+    const { store, leases, effects } = this.#options;
+    const writer = new Writer(table, this.#state, leases);
+    for (let next = 0; next < taken.length; next++) {
+      if (next > 0 && next % LOOK_REQUESTS === 0 && store.isPressed) {
+        // The disk waits: what is left is another round.
+        this.#queue = taken.splice(next).concat(this.#queue);
+        break;
+      }
+      const pending = taken[next]!;
       pending.taken = !pending.cancelled;
       if (pending.taken) attempt(pending, writer);
     }
+    if (this.#queue.length > 0) this.#begin();
     if (writer.state !== this.#state) table.put(STATE_KEY, encodeState(writer.state));
-    return { state: writer.state, commits: writer.committed };
+    this.#state = writer.state;
+    return { taken, state: writer.state, commits: writer.committed, effects: effects() };
   }
 
-  #takeQueue(): Pending[] {
-    const queue = this.#queue;
-    if (queue.length > COMMIT_REQUESTS_MAX) return queue.splice(0, COMMIT_REQUESTS_MAX);
-    this.#queue = [];
-    return queue;
-  }
-
-  #finish(round: Round): void {
-    const finished = this.#inFlight;
-    this.#inFlight = [];
-    this.#state = round.state;
-    this.#options.publish(round.state, round.commits);
-    for (const { answer, error, value } of finished) {
+  #finish({ taken, state, commits, effects }: Round): void {
+    this.#options.publish(state, commits, effects);
+    for (const { answer, error, value } of taken) {
       if (error) answer.reject(error);
       else answer.resolve(value);
     }
   }
 
-  #fail(cause: unknown): void {
+  #fail(cause: unknown, taken: readonly Pending[]): void {
     const message = `the store stopped: ${cause instanceof Error ? cause.message : String(cause)}`;
     const code = HoldfastError.is(cause) ? cause.code : 'storage-failed';
-    this.#refusal = new HoldfastError(code, message, { cause });
+    const refusal = new HoldfastError(code, message, { cause });
     const lost = new HoldfastError(code, message, { cause, outcome: 'unknown' });
-    for (const pending of this.#inFlight) pending.answer.reject(lost);
-    for (const pending of this.#queue) pending.answer.reject(this.#refusal);
-    this.#inFlight = [];
+    const waiting = this.#queue;
     this.#queue = [];
-    this.#options.failed(this.#refusal);
+    this.#next = undefined;
+    this.#refusal = refusal;
+    for (const pending of taken) pending.answer.reject(lost);
+    for (const pending of waiting) pending.answer.reject(refusal);
+    if (this.#failed) return;
+    this.#failed = true;
+    this.#options.failed(refusal);
   }
 }
 

@@ -7,7 +7,7 @@ import type { Random } from '../base/random.ts';
 import { HoldfastError } from '../model/errors.ts';
 import { LEASE_ID_MAX, LEASE_TTL_MS_MAX } from '../model/lease.ts';
 import type { LeaseId, Revision } from '../model/transaction.ts';
-import type { Committer } from './committer.ts';
+import type { Committer, Effects } from './committer.ts';
 import {
   decodeLease,
   encodeLease,
@@ -22,6 +22,7 @@ import { leaseNotFound, type Writer } from './writer.ts';
 
 /** Leases ended in one go; the rest follows after the loop had a turn. */
 const SWEEP_LEASES = 1_000;
+const NONE: Effects = [];
 
 export interface LeaseKeeperOptions {
   readonly clock: Clock;
@@ -36,8 +37,8 @@ export class LeaseKeeper {
   #armed: { readonly atMs: number; readonly cancel: () => void } | undefined;
   #sweeping: Promise<void> | undefined;
   #closed = false;
-  /** What becomes true in memory once the commit under way is durable, whoever still waits for it. */
-  #onDurable: (() => void)[] = [];
+  /** Of the round under evaluation. */
+  #effects: (() => void)[] = [];
 
   constructor(options: LeaseKeeperOptions, committer: () => Committer) {
     this.#options = options;
@@ -71,17 +72,25 @@ export class LeaseKeeper {
       }
       writer.table.put(leaseKey(id), encodeLease({ ttlMs, remainingMs: ttlMs }));
       const granted = this.lessor.add(id, ttlMs, ttlMs, this.#options.clock.now(), false);
-      this.#onDurable.push(() => {
+      this.#effects.push(() => {
         granted.durable = true;
       });
       return granted;
     }, signal);
   }
 
-  /** Called when a commit is durable, before its answers go out. */
-  published(): void {
-    if (this.#onDurable.length === 0) return;
-    for (const settle of this.#onDurable.splice(0)) settle();
+  /** What a round that has been evaluated will have done to the leases once it is durable. */
+  effects(): Effects {
+    if (this.#effects.length === 0) return NONE;
+    const effects = this.#effects;
+    this.#effects = [];
+    return effects;
+  }
+
+  /** Called when a round is durable, before its answers go out. */
+  published(effects: Effects): void {
+    if (effects.length === 0) return;
+    for (const effect of effects) effect();
     this.#arm();
   }
 
@@ -199,7 +208,7 @@ export class LeaseKeeper {
   }
 
   #end(writer: Writer, id: LeaseId): Revision {
-    this.#onDurable.push(() => this.lessor.remove(id));
+    this.#effects.push(() => this.lessor.remove(id));
     return writer.revoke(id);
   }
 }

@@ -105,8 +105,9 @@ export class LocalEngine {
       store: this.#store,
       state,
       leases: this.#leases.lessor,
-      publish: (next, commits) => {
-        this.#leases.published();
+      effects: () => this.#leases.effects(),
+      publish: (next, commits, effects) => {
+        this.#leases.published(effects);
         this.#hub.publish(next, commits);
         if (commits.length > 0) this.#retain();
       },

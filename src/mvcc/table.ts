@@ -44,12 +44,18 @@ export interface Store {
   readonly committed: TableReader;
   /**
    * Runs `work` on the table as one atomic step; several calls may share one step, in order.
-   * Resolves when it is durable, and only then may `committed` show it. When a commit fails the
+   * Resolves when it is durable, and only then may `committed` show it. Works run in the order they
+   * came in, each on what those before it left behind, durable or not. When a commit fails the
    * store is finished: this and every later call rejects (`storage-failed`), and the state on disk
    * is that of the last successful commit. An exception of `work` itself counts as such a failure;
    * the rules check first and change afterwards, so it means a fault in the software.
    */
   commit<T>(work: (table: Table) => T): Promise<T>;
+  /**
+   * Asked while a work runs: whether it had better end here and let another do the rest, because
+   * the disk waits for it.
+   */
+  readonly isPressed?: boolean;
   /** A consistent view of one moment that stays while commits go on, for backup and copy. */
   snapshot(): TableReader & { release(): void };
   /** Bytes on disk, or the nearest measure, and how many of them are in use. */

@@ -40,6 +40,10 @@ function write(
   return body + key.length + value.length;
 }
 
+export function keyLengthOfChange(source: Bytes, at: number): number {
+  return (source[at]! & 0x3f) * 0x100 + source[at + 1]!;
+}
+
 /** The value of the change at `at`, as a view; undefined: a removal. */
 export function valueOfChange(source: Bytes, at: number): Bytes | undefined {
   if (source[at]! & 0x80) return undefined;
@@ -59,7 +63,7 @@ export function visitChanges(source: Bytes, visitor: ChangeVisitor): void {
   while (at < source.length) {
     const body = at + CHANGE_HEAD;
     if (body > source.length) throw unreadable();
-    const keyEnd = body + (source[at]! & 0x3f) * 0x100 + source[at + 1]!;
+    const keyEnd = body + keyLengthOfChange(source, at);
     const end = keyEnd + getUint32(source, at + 2);
     if (keyEnd === body || end > source.length) throw unreadable();
     const key = source.subarray(body, keyEnd);

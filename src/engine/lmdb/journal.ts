@@ -84,9 +84,9 @@ export class Journal {
     return this.#segment.room;
   }
 
-  /** Time to go on to the next segment, before the next batch. */
-  get isFull(): boolean {
-    return this.#end > this.#segment.room * (1 - REST);
+  /** Whether it is time to go on to the next segment once a batch of so many bytes is written. */
+  isFullAfter(bytes: number): boolean {
+    return this.#end + bytes > this.#segment.room * (1 - REST);
   }
 
   /** The disk has no room for the next segment. It is asked again with every batch. */

@@ -3,213 +3,207 @@
  * journal, and an index by key. The newest change of a key counts; a removal hides what the layers
  * below have.
  *
- * Changes come in batches. Until a batch is durable, `committed` readers must not see it: for as
- * long, the layer remembers what each key of the batch was before.
+ * Changes come in batches. One is open and takes changes; those before it are sealed and on their
+ * way to the disk, and published once they are there. `committed` readers see what is published.
  */
-import type { Bytes } from '../../base/bytes.ts';
-import { binaryString } from '../../base/bytes.ts';
-import { type NameCursor, SortedNames } from '../../base/sorted-names.ts';
-import { CHANGE_HEAD, putChange, putCut, valueOfChange } from './changes.ts';
-
-const PIECE_BYTES = 2 ** 20;
-
-/** A stretch of addresses and the memory behind it. */
-interface Piece {
-  readonly base: number;
-  readonly memory: Bytes;
-}
+import { type Bytes, compareBytes } from '../../base/bytes.ts';
+import type { Cursor } from '../../base/sorted-blocks.ts';
+import { ChangeMemory } from './change-memory.ts';
+import type { HashSecret, Probe } from './key-hash.ts';
+import { Section, type Touched } from './section.ts';
 
 interface Cut {
-  readonly from: string;
-  readonly to: string;
+  readonly from: Bytes;
+  readonly to: Bytes;
+}
+
+/** A batch that takes no more changes: what the journal gets, and what it will show. */
+export interface SealedBatch {
+  readonly bytes: Bytes;
+  readonly touched: readonly Touched[];
+  readonly cuts: readonly Cut[];
 }
 
 export class Layer {
-  #pieces: Piece[];
-  /** Where the newest change of a key stands. */
-  readonly #index: Map<string, number>;
-  readonly #names: SortedNames;
-  /** Ranges that are gone here and below, and those of the open batch. */
+  readonly #secret: HashSecret;
+  readonly #memory: ChangeMemory;
+  /** By the first byte of their keys. */
+  readonly #sections: (Section | undefined)[];
+  /** Ranges that are gone here and below; those not published, and of those the open batch's. */
   readonly #cuts: Cut[];
+  #hiddenCuts: Cut[] = [];
   #openCuts: Cut[] = [];
-  /** What the keys of the open batch were before: an address, or nothing in this layer. */
-  #before = new Map<string, number | undefined>();
-  /** Where the open batch begins, and the end of everything. */
-  #begin: number;
-  #end: number;
 
-  constructor(
-    pieces: Piece[] = [],
-    index: Map<string, number> = new Map(),
-    names: SortedNames = new SortedNames(),
-    end = 0,
-    cuts: Cut[] = [],
-  ) {
-    this.#pieces = pieces;
-    this.#index = index;
-    this.#names = names;
+  constructor(secret: HashSecret, memory = new ChangeMemory(), cuts: Cut[] = []) {
+    this.#secret = secret;
+    this.#memory = memory;
+    this.#sections = new Array<Section | undefined>(256).fill(undefined);
     this.#cuts = cuts;
-    this.#begin = end;
-    this.#end = end;
   }
 
   get bytes(): number {
-    return this.#end;
+    return this.#memory.bytes;
   }
 
-  get size(): number {
-    return this.#index.size;
+  get openBytes(): number {
+    return this.#memory.openBytes;
   }
 
-  /** The open batch, as bytes for the journal. */
-  get batch(): Bytes {
-    if (this.#begin === this.#end) return new Uint8Array(0);
-    const { base, memory } = this.#pieces[this.#pieces.length - 1]!;
-    return memory.subarray(this.#begin - base, this.#end - base);
-  }
-
-  /** Adds a change of the key of this name to the open batch; an absent value is a removal. */
-  set(name: string, key: Bytes, value: Bytes | undefined): void {
-    const address = this.#append(key, value);
-    const former = this.#index.get(name);
-    // A name that this batch has touched is among the names, also when it was cut off since.
-    if (!this.#before.has(name)) {
-      this.#before.set(name, former);
-      if (former === undefined) this.#names.add(name);
-    }
-    this.#index.set(name, address);
+  /** Adds a change to the open batch; an absent value is a removal. */
+  set(probe: Probe, value: Bytes | undefined): void {
+    const address = this.#memory.put(probe.key, value);
+    this.#section(probe.key[0]!).set(probe, address);
   }
 
   /** Adds to the open batch that a range of keys goes, here and in all that is below. */
   cut(start: Bytes, end: Bytes): void {
-    const needed = CHANGE_HEAD + start.length + end.length;
-    const { base, memory } = this.#room(needed);
-    this.#end = base + putCut(memory, this.#end - base, start, end);
-    const from = binaryString(start);
-    const to = binaryString(end);
-    this.#openCuts.push({ from, to });
-    const cursor = this.#names.upwards(from, to);
-    for (let { name } = cursor; name !== undefined; cursor.advance(), { name } = cursor) {
-      if (!this.#before.has(name)) this.#before.set(name, this.#index.get(name));
-      this.#index.delete(name);
+    if (compareBytes(start, end) >= 0) return;
+    this.#memory.putCut(start, end);
+    const cut = { from: start.slice(), to: end.slice() };
+    this.#hiddenCuts.push(cut);
+    this.#openCuts.push(cut);
+    for (let first = start[0] ?? 0; first <= end[0]!; first++) {
+      this.#sections[first]?.cut(start, end);
     }
   }
 
-  /** The batch is durable: everybody may see it. */
-  publish(): void {
-    this.#begin = this.#end;
-    if (this.#openCuts.length > 0) this.#publishCuts();
-    if (this.#before.size > 0) this.#before = new Map();
+  /** Closes the open batch. */
+  seal(): SealedBatch {
+    const touched: Touched[] = [];
+    for (const section of this.#sections) {
+      const part = section?.seal();
+      if (part) touched.push(part);
+    }
+    const cuts = this.#openCuts;
+    if (cuts.length > 0) this.#openCuts = [];
+    return { bytes: this.#memory.seal(), touched, cuts };
   }
 
-  #publishCuts(): void {
-    for (const name of this.#before.keys()) {
-      if (!this.#index.has(name)) this.#names.delete(name);
-    }
-    for (const { from, to } of this.#openCuts) {
+  /** A sealed batch is durable: everybody may see it. Batches are published in their order. */
+  publish({ touched, cuts }: SealedBatch): void {
+    for (const part of touched) part.section.publish(part);
+    if (cuts.length > 0) this.#publishCuts(cuts);
+  }
+
+  #publishCuts(cuts: readonly Cut[]): void {
+    this.#hiddenCuts = this.#hiddenCuts.filter((cut) => !cuts.includes(cut));
+    for (const cut of cuts) {
       // The log is cut again and again, always from its beginning.
-      const same = this.#cuts.findIndex((cut) => cut.from === from && cut.to <= to);
-      if (same >= 0) this.#cuts[same] = { from, to };
-      else this.#cuts.push({ from, to });
+      const same = this.#cuts.findIndex(
+        ({ from, to }) => compareBytes(from, cut.from) === 0 && compareBytes(to, cut.to) <= 0,
+      );
+      if (same >= 0) this.#cuts[same] = cut;
+      else this.#cuts.push(cut);
+      for (let first = cut.from[0] ?? 0; first <= cut.to[0]!; first++) this.#sections[first]?.trim();
     }
-    this.#openCuts = [];
-  }
-
-  /** The batch has not happened. */
-  takeBack(): void {
-    for (const [name, former] of this.#before) {
-      if (former !== undefined) {
-        this.#index.set(name, former);
-      } else {
-        this.#index.delete(name);
-        this.#names.delete(name);
-      }
-    }
-    this.#before = new Map();
-    this.#openCuts = [];
-    this.#end = this.#begin;
   }
 
   /** What this layer says of a key: its value, `null` that it is removed; or nothing. */
-  find(name: string, committed: boolean): Bytes | null | undefined {
-    const address = this.#addressOf(name, committed);
-    if (address === undefined)
-      return this.endOfCut(name, committed) === undefined ? undefined : null;
-    const { base, memory } = this.#pieceOf(address);
-    return valueOfChange(memory, address - base) ?? null;
+  find(probe: Probe, committed: boolean): Bytes | null | undefined {
+    const { key } = probe;
+    const address = this.#sections[key[0]!]?.find(probe, committed);
+    if (address !== undefined) return this.#memory.value(address) ?? null;
+    return this.endOfCut(key, committed) === undefined ? undefined : null;
   }
 
-  hasCutIn(start: string, end: string | undefined): boolean {
+  hasCutIn(start: Bytes, end: Bytes | undefined): boolean {
     const overlaps = ({ from, to }: Cut): boolean =>
-      to > start && (end === undefined || from < end);
-    return this.#cuts.some(overlaps) || this.#openCuts.some(overlaps);
+      compareBytes(to, start) > 0 && (end === undefined || compareBytes(from, end) < 0);
+    return this.#cuts.some(overlaps) || this.#hiddenCuts.some(overlaps);
   }
 
-  /** Where the cut ends in which a name stands, if it stands in one. */
-  endOfCut(name: string, committed: boolean): string | undefined {
-    for (const { from, to } of this.#cuts) if (name >= from && name < to) return to;
+  /** Where the cut ends in which a key stands, if it stands in one. */
+  endOfCut(key: Bytes, committed: boolean): Bytes | undefined {
+    for (const cut of this.#cuts) if (isWithin(key, cut)) return cut.to;
     if (committed) return undefined;
-    for (const { from, to } of this.#openCuts) if (name >= from && name < to) return to;
+    for (const cut of this.#hiddenCuts) if (isWithin(key, cut)) return cut.to;
     return undefined;
   }
 
-  #addressOf(name: string, committed: boolean): number | undefined {
-    if (committed && this.#before.size > 0 && this.#before.has(name)) return this.#before.get(name);
-    return this.#index.get(name);
+  /** A walk over the keys in a range, also over those of which the layer says nothing. */
+  walk(from: Bytes, to: Bytes | undefined, reverse: boolean): LayerWalk {
+    const sections: Section[] = [];
+    const last = to === undefined ? 255 : (to[0] ?? 0);
+    for (let first = from[0] ?? 0; first <= last; first++) {
+      const section = this.#sections[first];
+      if (section) sections.push(section);
+    }
+    if (reverse) sections.reverse();
+    return new LayerWalk(this.#memory, sections, { from, to, reverse });
   }
 
-  names(from: string, to: string | undefined, reverse: boolean): NameCursor {
-    return reverse ? this.#names.downwards(from, to) : this.#names.upwards(from, to);
-  }
-
-  /** The layer as it is committed, to stay so. The memory is shared: what is written stays. */
+  /** The layer as it is committed, to stay so. */
   copy(): Layer {
-    const index = new Map(this.#index);
-    const names = this.#names.copy();
-    for (const [name, former] of this.#before) {
-      if (former !== undefined) {
-        index.set(name, former);
-      } else {
-        index.delete(name);
-        names.delete(name);
-      }
+    const memory = this.#memory.copy();
+    const copy = new Layer(this.#secret, memory, [...this.#cuts]);
+    for (const [first, section] of this.#sections.entries()) {
+      copy.#sections[first] = section?.copy(memory);
     }
-    return new Layer([...this.#pieces], index, names, this.#begin, [...this.#cuts]);
+    return copy;
   }
 
-  #append(key: Bytes, value: Bytes | undefined): number {
-    const { base, memory } = this.#room(CHANGE_HEAD + key.length + (value?.length ?? 0));
-    const address = this.#end;
-    this.#end = base + putChange(memory, address - base, key, value);
-    return address;
-  }
-
-  /** The piece of memory where the open batch stands, with room for so many bytes. */
-  #room(needed: number): Piece {
-    const piece = this.#pieces[this.#pieces.length - 1];
-    const fits = piece && this.#end + needed <= piece.base + piece.memory.length;
-    return fits ? piece : this.#grow(needed);
-  }
-
-  /** A new piece of memory, to which the open batch moves, so that it stands in one piece. */
-  #grow(needed: number): Piece {
-    const open = this.batch;
-    const bytes = Math.max(PIECE_BYTES, 2 * (open.length + needed));
-    const memory = Buffer.allocUnsafeSlow(bytes);
-    memory.set(open);
-    const piece = { base: this.#begin, memory };
-    // A piece that held nothing but this batch has no addresses left.
-    while (this.#pieces.length > 0 && this.#pieces[this.#pieces.length - 1]!.base >= piece.base) {
-      this.#pieces.pop();
+  #section(first: number): Section {
+    let section = this.#sections[first];
+    if (!section) {
+      section = new Section(this.#memory, this.#secret);
+      this.#sections[first] = section;
     }
-    this.#pieces.push(piece);
-    return piece;
+    return section;
+  }
+}
+
+function isWithin(key: Bytes, { from, to }: Cut): boolean {
+  return compareBytes(key, from) >= 0 && compareBytes(key, to) < 0;
+}
+
+interface Bounds {
+  readonly from: Bytes;
+  readonly to: Bytes | undefined;
+  readonly reverse: boolean;
+}
+
+/** Stands at one key of a layer after the other. */
+export class LayerWalk {
+  readonly #memory: ChangeMemory;
+  readonly #sections: readonly Section[];
+  readonly #bounds: Bounds;
+  #next = 0;
+  #section: Section | undefined;
+  #cursor: Cursor<number> | undefined;
+  #key: Bytes | undefined;
+
+  constructor(memory: ChangeMemory, sections: readonly Section[], bounds: Bounds) {
+    this.#memory = memory;
+    this.#sections = sections;
+    this.#bounds = bounds;
+    this.#settle();
   }
 
-  /** Most reads are of what was written lately: look from the end. */
-  #pieceOf(address: number): Piece {
-    let at = this.#pieces.length - 1;
-    while (this.#pieces[at]!.base > address) at--;
-    return this.#pieces[at]!;
+  /** A view of the key here; undefined: at the end. */
+  get key(): Bytes | undefined {
+    return this.#key;
+  }
+
+  /** What the layer itself says of this key: its value, `null` that it is removed; or nothing. */
+  value(committed: boolean): Bytes | null | undefined {
+    const section = this.#section!;
+    const entry = this.#cursor!.at!;
+    const address = committed ? section.shownOf(entry) : section.newestOf(entry);
+    return address === undefined ? undefined : (this.#memory.value(address) ?? null);
+  }
+
+  advance(): void {
+    this.#cursor!.advance();
+    this.#settle();
+  }
+
+  #settle(): void {
+    const { from, to, reverse } = this.#bounds;
+    while (this.#cursor?.at === undefined && this.#next < this.#sections.length) {
+      this.#section = this.#sections[this.#next++]!;
+      this.#cursor = this.#section.entries(from, to, reverse);
+    }
+    const entry = this.#cursor?.at;
+    this.#key = entry === undefined ? undefined : this.#memory.key(this.#section!.keyAt(entry));
   }
 }

@@ -1,57 +1,14 @@
 /**
  * Reading through the layers: the newest that knows a key decides, the tree comes last.
  */
-import { type Bytes, binaryString, fromBinaryString } from '../../base/bytes.ts';
-import type { NameCursor } from '../../base/sorted-names.ts';
+import { copyBytes } from '../../base/allocate.ts';
+import { type Bytes, compareBytes, equalBytes } from '../../base/bytes.ts';
 import type { ScanOptions, TableReader } from '../../mvcc/table.ts';
-import type { Layer } from './layer.ts';
+import type { Gaps } from './gaps.ts';
+import type { Probe } from './key-hash.ts';
+import type { Layer, LayerWalk } from './layer.ts';
 
 type Visit = (key: Bytes, value: Bytes) => boolean;
-
-/** How many stretches without a record in the tree are remembered. */
-const GAPS_MAX = 4_096;
-
-/**
- * Stretches of the tree that are known to be empty. A lock that is taken and released lives and
- * dies above the tree, and every look at its line would search the tree in vain.
- */
-export class Gaps {
-  readonly #known = new Set<string>();
-
-  has(from: string, to: string | undefined): boolean {
-    return this.#known.has(nameOf(from, to));
-  }
-
-  add(from: string, to: string | undefined): void {
-    if (this.#known.size >= GAPS_MAX) this.#known.clear();
-    this.#known.add(nameOf(from, to));
-  }
-
-  /** The tree has changed. */
-  clear(): void {
-    this.#known.clear();
-  }
-}
-
-function nameOf(from: string, to: string | undefined): string {
-  return `${from.length}:${from}${to ?? ''}`;
-}
-
-/**
- * The name of a key. The rules look a key up and write it then, with the same bytes both times, so
- * the last one is remembered. Whoever hands in a key does not change it afterwards.
- */
-export class KeyNames {
-  #key: Bytes | undefined;
-  #name = '';
-
-  of(key: Bytes): string {
-    if (key === this.#key) return this.#name;
-    this.#key = key;
-    this.#name = binaryString(key);
-    return this.#name;
-  }
-}
 
 export interface LayersOptions {
   /** The newest first. Asked for with every read, because layers come and go. */
@@ -61,8 +18,9 @@ export interface LayersOptions {
   readonly committed: boolean;
   /** Runs before every read and throws when this reader may not be used now. */
   readonly check: () => void;
+  /** Of this reader alone, or of one that looks for the same keys. */
+  readonly probe: Probe;
   readonly gaps?: Gaps | undefined;
-  readonly names?: KeyNames | undefined;
 }
 
 export class LayersReader implements TableReader {
@@ -73,11 +31,11 @@ export class LayersReader implements TableReader {
   }
 
   get(key: Bytes): Bytes | undefined {
-    const { check, layers, committed, tree, names } = this.#options;
+    const { check, layers, committed, tree, probe } = this.#options;
     check();
-    const name = names ? names.of(key) : binaryString(key);
+    const sought = probe.of(key);
     for (const layer of layers()) {
-      const found = layer.find(name, committed);
+      const found = layer.find(sought, committed);
       if (found !== undefined) return found ?? undefined;
     }
     return tree.get(key);
@@ -86,108 +44,121 @@ export class LayersReader implements TableReader {
   scan(start: Bytes, end: Bytes | undefined, visit: Visit, options: ScanOptions = {}): void {
     const { check, committed, layers } = this.#options;
     check();
-    const from = binaryString(start);
-    const to = end && binaryString(end);
-    if (to !== undefined && to <= from) return;
-    const reverse = options.reverse ?? false;
-    const above = new Above(layers(), from, to, reverse, committed);
-    const wanted = this.#below(above.begin(from), to, options, (key, value) => {
+    if (end && compareBytes(end, start) <= 0) return;
+    const above = new Above(layers(), { start, end, committed, reverse: options.reverse ?? false });
+    const wanted = this.#below(above.begin(start), end, options, (key, value) => {
       if (above.isSilent) return visit(key, value);
-      const name = binaryString(key);
-      if (!above.visitUntil(name, visit)) return false;
-      return above.decides(name) || visit(key, value);
+      if (!above.visitUntil(key, visit)) return false;
+      return above.decides(key) || visit(key, value);
     });
     if (wanted) above.visitUntil(undefined, visit);
   }
 
   /** The records of the tree. False: the visitor wants no more. */
-  #below(from: string, to: string | undefined, options: ScanOptions, visit: Visit): boolean {
+  #below(from: Bytes, to: Bytes | undefined, options: ScanOptions, visit: Visit): boolean {
     const { gaps, tree } = this.#options;
-    if ((to !== undefined && to <= from) || gaps?.has(from, to)) return true;
+    if (to && compareBytes(to, from) <= 0) return true;
+    if (gaps?.has(from, to)) return true;
     let wanted = true;
     let empty = true;
-    tree.scan(
-      fromBinaryString(from),
-      to === undefined ? undefined : fromBinaryString(to),
-      (key, value) => {
-        empty = false;
-        wanted = visit(key, value);
-        return wanted;
-      },
-      options,
-    );
+    const visitFound = (key: Bytes, value: Bytes): boolean => {
+      empty = false;
+      wanted = visit(key, value);
+      return wanted;
+    };
+    tree.scan(from, to, visitFound, options);
     if (empty) gaps?.add(from, to);
     return wanted;
   }
 }
 
+interface View {
+  readonly start: Bytes;
+  readonly end: Bytes | undefined;
+  readonly committed: boolean;
+  readonly reverse: boolean;
+}
+
 /** A walk over the layers above the tree, in step with a walk over the tree. */
 class Above {
   readonly #layers: readonly Layer[];
-  readonly #cursors: readonly NameCursor[];
-  readonly #reverse: boolean;
+  readonly #walks: readonly LayerWalk[];
   readonly #committed: boolean;
+  readonly #sign: 1 | -1;
   readonly #hasCuts: boolean;
+  /** The key that was decided last, so that the tree need not ask for it again. */
+  #decided: Bytes | undefined;
 
-  constructor(
-    layers: readonly Layer[],
-    from: string,
-    to: string | undefined,
-    reverse: boolean,
-    committed: boolean,
-  ) {
+  constructor(layers: readonly Layer[], { start, end, committed, reverse }: View) {
     this.#layers = layers;
-    this.#cursors = layers.map((layer) => layer.names(from, to, reverse));
-    this.#reverse = reverse;
+    this.#walks = layers.map((layer) => layer.walk(start, end, reverse));
     this.#committed = committed;
-    this.#hasCuts = layers.some((layer) => layer.hasCutIn(from, to));
+    this.#sign = reverse ? -1 : 1;
+    this.#hasCuts = layers.some((layer) => layer.hasCutIn(start, end));
   }
 
   /** Where the tree may first have something to say: not where all of it is cut off. */
-  begin(from: string): string {
+  begin(from: Bytes): Bytes {
     let begin = from;
+    if (!this.#hasCuts) return begin;
     for (const layer of this.#layers) begin = layer.endOfCut(begin, this.#committed) ?? begin;
     return begin;
   }
 
   /** Whether the layers say nothing any more about what is to come. */
   get isSilent(): boolean {
-    return !this.#hasCuts && this.#cursors.every((cursor) => cursor.name === undefined);
+    return !this.#hasCuts && !this.#decided && this.#walks.every(({ key }) => key === undefined);
   }
 
-  /** Whether one of the layers decides about this key, be it by a removal. */
-  decides(name: string): boolean {
-    return this.#valueOf(name) !== undefined;
+  /** Whether one of the layers decides about this key, which was visited, be it by a removal. */
+  decides(key: Bytes): boolean {
+    const decided = this.#decided;
+    this.#decided = undefined;
+    if (decided && equalBytes(decided, key)) return true;
+    return this.#hasCuts && this.#isCut(key, this.#layers.length);
   }
 
   /** Visits what stands before or at `bound`, all there is without one. False: no more wanted. */
-  visitUntil(bound: string | undefined, visit: Visit): boolean {
-    for (let name = this.#next(); name !== undefined; name = this.#next()) {
-      if (bound !== undefined && this.#isBefore(bound, name)) return true;
-      for (const cursor of this.#cursors) if (cursor.name === name) cursor.advance();
-      const value = this.#valueOf(name);
-      if (value && !visit(fromBinaryString(name), value)) return false;
+  visitUntil(bound: Bytes | undefined, visit: Visit): boolean {
+    for (let key = this.#next(); key !== undefined; key = this.#next()) {
+      if (bound !== undefined && this.#order(bound, key) < 0) return true;
+      const value = this.#take(key);
+      if (value === undefined) continue;
+      this.#decided = key;
+      if (value && !visit(copyBytes(key), value)) return false;
     }
     return true;
   }
 
-  #valueOf(name: string): Bytes | null | undefined {
-    for (const layer of this.#layers) {
-      const found = layer.find(name, this.#committed);
-      if (found !== undefined) return found;
+  /** What the layers say of the key at which some of them stand; those go on to their next one. */
+  #take(key: Bytes): Bytes | null | undefined {
+    let said: Bytes | null | undefined;
+    for (const [at, walk] of this.#walks.entries()) {
+      const isHere = walk.key !== undefined && equalBytes(walk.key, key);
+      if (said === undefined && isHere) said = walk.value(this.#committed);
+      if (said === undefined && this.#hasCuts && this.#isCut(key, at + 1, at)) said = null;
+      if (isHere) walk.advance();
     }
-    return undefined;
+    return said;
   }
 
-  #next(): string | undefined {
-    let next: string | undefined;
-    for (const { name } of this.#cursors) {
-      if (name !== undefined && (next === undefined || this.#isBefore(name, next))) next = name;
+  /** Whether one of the layers from `from` up to and without `to` has cut this key off. */
+  #isCut(key: Bytes, to: number, from = 0): boolean {
+    for (let at = from; at < to; at++) {
+      if (this.#layers[at]!.endOfCut(key, this.#committed) !== undefined) return true;
+    }
+    return false;
+  }
+
+  #next(): Bytes | undefined {
+    let next: Bytes | undefined;
+    for (const { key } of this.#walks) {
+      if (key !== undefined && (next === undefined || this.#order(key, next) < 0)) next = key;
     }
     return next;
   }
 
-  #isBefore(a: string, b: string): boolean {
-    return this.#reverse ? a > b : a < b;
+  #order(a: Bytes, b: Bytes): number {
+    return this.#sign * compareBytes(a, b);
   }
 }

@@ -14,15 +14,18 @@
  * next time although the pages are lost, so it is never tried again.
  */
 import type { Bytes } from '../../base/bytes.ts';
+import { systemClock, systemRandom } from '../../base/system.ts';
 import type { HoldfastError } from '../../model/errors.ts';
 import type { Store, Table, TableReader } from '../../mvcc/table.ts';
 import { closedError, faultOf, isNoSpace, refusal, storageFailed } from './failures.ts';
 import { fold } from './fold.ts';
 import { Folder } from './folder.ts';
 import { type Head, type JournalMark, NO_JOURNAL } from './format.ts';
+import { Gaps } from './gaps.ts';
 import { Journal, type SegmentRooms, sweepSegments } from './journal.ts';
-import { Layer } from './layer.ts';
-import { Gaps, KeyNames, LayersReader } from './layers.ts';
+import { type HashSecret, Probe } from './key-hash.ts';
+import { Layer, type SealedBatch } from './layer.ts';
+import { LayersReader } from './layers.ts';
 import type { Tree } from './tree.ts';
 
 /**
@@ -32,11 +35,24 @@ import type { Tree } from './tree.ts';
 const FOLD_BYTES = 2 ** 25;
 /** And before writers have to wait, too. */
 const WAITING_BYTES_MAX = 2 ** 27;
+/** A batch that has grown to this takes no more works. */
+const BATCH_BYTES = 2 ** 24;
+/** How much a sync that took longer than the others counts. */
+const SYNC_WEIGHT = 1 / 32;
 
 interface Work {
   run(table: Table): void;
   resolve(): void;
   reject(error: unknown): void;
+}
+
+/** What goes to the disk in one piece. */
+interface Batch {
+  readonly works: readonly Work[];
+  readonly layer: Layer;
+  readonly sealed: SealedBatch;
+  /** It is the last one of its segment. */
+  readonly rotates: boolean;
 }
 
 export interface StoreParts {
@@ -52,19 +68,31 @@ export class LmdbStore implements Store {
   readonly #journal: Journal;
   readonly #folder: Folder;
   readonly #foldBytes: number;
-  readonly #gaps = new Gaps();
-  readonly #names = new KeyNames();
+  readonly #secret: HashSecret = secretOfHashes();
+  readonly #gaps = new Gaps(this.#secret);
+  readonly #probe = new Probe(this.#secret);
   /** What works read and write: all layers with the open batch. */
   readonly #open: TableReader;
-  /** What has come since the last fold began; behind it what that fold is busy with. */
-  #layer = new Layer();
+  readonly #table: Table;
+  /** What has come since the last fold was decided; behind it what that fold is busy with. */
+  #layer = new Layer(this.#secret);
   #layers: readonly Layer[] = [this.#layer];
+  #rotated: Promise<void> | undefined;
+  #foldDue = false;
   #fold: Promise<void> | undefined;
   #foldFull = false;
   #settling = false;
   #queue: Work[] = [];
+  /** Those that have run on the open batch. */
+  #works: Work[] = [];
   #running: Promise<void> | undefined;
+  #writing = false;
+  #soon = false;
   #evaluating = false;
+  /** What a sync takes, by the short ones of late. */
+  #syncMs = 0;
+  /** When the open batch had better be written. */
+  #untilMs = 0;
   #finished: HoldfastError | undefined;
   #condemned: HoldfastError | undefined;
   #closing: Promise<void> | undefined;
@@ -81,14 +109,16 @@ export class LmdbStore implements Store {
     this.committed = new LayersReader({
       ...base,
       committed: true,
+      probe: new Probe(this.#secret),
       check: () => this.#ensureReadable(),
     });
     this.#open = new LayersReader({
       ...base,
       committed: false,
-      names: this.#names,
+      probe: this.#probe,
       check: () => this.#ensureEvaluating(),
     });
+    this.#table = this.#makeTable();
   }
 
   /** On a tree that is claimed: folds what an earlier owner left in his journal, begins a new one. */
@@ -146,14 +176,30 @@ export class LmdbStore implements Store {
         resolve: () => resolve(result),
         reject,
       });
+      if (this.#writing) this.#evaluateSoon();
       this.#running ??= this.#run();
     });
   }
 
+  /**
+   * While works run: the disk has nothing to do, and they have taken as long as it will. What has
+   * run had better be on its way while the others run.
+   */
+  get isPressed(): boolean {
+    return this.#layer.openBytes >= BATCH_BYTES || systemClock.now() > this.#untilMs;
+  }
+
   /** Folds everything into the tree now. */
   async settle(): Promise<void> {
+    await this.#flush();
     this.#settling = true;
+    await this.#flush();
+  }
+
+  /** What was committed before, and the folds that came of it. */
+  async #flush(): Promise<void> {
     await this.commit(() => {});
+    await this.#rotated;
     await this.#fold;
   }
 
@@ -166,7 +212,8 @@ export class LmdbStore implements Store {
       this.#ensureReadable();
       if (released) throw new Error('this snapshot has been released');
     };
-    const reader = new LayersReader({ layers: () => layers, tree, committed: true, check });
+    const probe = new Probe(this.#secret);
+    const reader = new LayersReader({ layers: () => layers, tree, committed: true, probe, check });
     return {
       get: (key) => reader.get(key),
       scan: (start, end, visit, options) => reader.scan(start, end, visit, options),
@@ -201,7 +248,8 @@ export class LmdbStore implements Store {
   /** A store that ended well leaves no journal; one that did not leaves it for the next start. */
   async #close(): Promise<void> {
     await this.#running;
-    await this.#fold?.catch(() => {});
+    await this.#rotated;
+    await this.#fold;
     await this.#journal.close();
     try {
       if (!this.#finished) await this.#foldAll();
@@ -230,36 +278,113 @@ export class LmdbStore implements Store {
     if (!this.#evaluating) throw new Error('a table is only open while its work runs');
   }
 
+  /**
+   * Batch after batch. While one is on its way to the disk, the next one is evaluated; the disk
+   * gets it before the former is shown and answered, so that neither waits for the other.
+   */
   async #run(): Promise<void> {
     // Let the caller's turn end first: what it submits together is committed together.
     await Promise.resolve();
-    while (this.#queue.length > 0 && !this.#finished) await this.#commitBatch();
+    let durable: Batch | undefined;
+    while (durable || this.#queue.length > 0 || this.#works.length > 0) {
+      this.#evaluate();
+      const batch = this.#seal();
+      const written = batch && this.#write(batch);
+      if (durable) this.#publish(durable);
+      durable = batch && (await written) ? batch : undefined;
+      if (durable?.rotates) this.#rotated = this.#rotate();
+    }
     this.#running = undefined;
   }
 
-  async #commitBatch(): Promise<void> {
-    let works: Work[] = [];
+  /** Runs works that wait on the open batch, as many as fit the moment. */
+  #evaluate(): void {
+    if (this.#finished) return;
+    this.#untilMs = this.#writing ? Number.POSITIVE_INFINITY : systemClock.now() + this.#syncMs;
+    const queue = this.#queue;
+    this.#queue = [];
+    let next = 0;
+    this.#evaluating = true;
     try {
-      if (this.#settling) await this.#fold;
-      if (this.#journal.isFull || this.#settling) await this.#rotate();
-      works = this.#queue;
-      this.#queue = [];
-      const fault = this.#evaluate(works);
-      if (fault) throw fault;
-      const { batch } = this.#layer;
-      if (batch.length > 0) await this.#journal.append(batch);
-      this.#tree.ensureOwned();
-      this.#layer.publish();
-      for (const work of works) work.resolve();
+      while (next < queue.length && (next === 0 || !this.isPressed)) {
+        const work = queue[next++]!;
+        this.#works.push(work);
+        work.run(this.#table);
+      }
+      if (next < queue.length) this.#queue = queue.slice(next).concat(this.#queue);
     } catch (error) {
-      this.#layer.takeBack();
-      this.#finish(storageFailed(error), works);
+      this.#queue = queue.slice(next);
+      this.#finish(faultOf(error), this.#works.splice(0));
+    } finally {
+      this.#evaluating = false;
     }
   }
 
-  /** Runs the works on one table. Answers the fault that made it take everything back. */
-  #evaluate(works: readonly Work[]): HoldfastError | undefined {
-    const table: Table = {
+  /** While the disk is busy: what comes meanwhile is evaluated at the end of its turn. */
+  #evaluateSoon(): void {
+    if (this.#soon) return;
+    this.#soon = true;
+    queueMicrotask(() => {
+      this.#soon = false;
+      const hasRoom = this.#layer.openBytes < BATCH_BYTES;
+      if (this.#writing && hasRoom && this.#queue.length > 0) this.#evaluate();
+    });
+  }
+
+  /** Closes the open batch; nothing where nothing has run. */
+  #seal(): Batch | undefined {
+    if (this.#works.length === 0) return undefined;
+    const works = this.#works;
+    this.#works = [];
+    const layer = this.#layer;
+    const sealed = layer.seal();
+    const rotates = this.#settling || this.#journal.isFullAfter(sealed.bytes.length);
+    const enough = this.#settling || layer.bytes >= this.#foldBytes;
+    const folds = rotates && enough && !this.#foldDue && !this.#fold;
+    this.#settling = false;
+    if (folds) {
+      // What comes next stands in the next segment, and so in another layer.
+      this.#foldDue = true;
+      this.#layer = new Layer(this.#secret);
+      this.#layers = [this.#layer, ...this.#layers];
+    }
+    return { works, layer, sealed, rotates };
+  }
+
+  /** Resolves when the batch is on the disk. False: it is not, or the store is no longer ours. */
+  async #write({ works, sealed }: Batch): Promise<boolean> {
+    this.#writing = true;
+    // What is left from before, and whoever will be answered now and asks again.
+    this.#evaluateSoon();
+    try {
+      await this.#rotated;
+      if (this.#finished) throw refusal(this.#finished);
+      if (sealed.bytes.length > 0) await this.#append(sealed.bytes);
+      this.#tree.ensureOwned();
+      return true;
+    } catch (error) {
+      this.#finish(storageFailed(error), works);
+      return false;
+    } finally {
+      this.#writing = false;
+    }
+  }
+
+  async #append(bytes: Bytes): Promise<void> {
+    const from = systemClock.now();
+    await this.#journal.append(bytes);
+    const took = systemClock.now() - from;
+    this.#syncMs =
+      took < this.#syncMs ? took : this.#syncMs + (took - this.#syncMs) * SYNC_WEIGHT;
+  }
+
+  #publish({ works, layer, sealed }: Batch): void {
+    layer.publish(sealed);
+    for (const work of works) work.resolve();
+  }
+
+  #makeTable(): Table {
+    return {
       // What the engine keeps for itself is not in the rules' table.
       get: (key) => (isOwn(key) ? undefined : this.#open.get(key)),
       scan: (start, end, visit, options) => this.#open.scan(start, end, visit, options),
@@ -270,36 +395,31 @@ export class LmdbStore implements Store {
         this.#layer.cut(start, end);
       },
     };
-    this.#evaluating = true;
-    try {
-      for (const work of works) work.run(table);
-      return undefined;
-    } catch (error) {
-      this.#layer.takeBack();
-      return faultOf(error);
-    } finally {
-      this.#evaluating = false;
-    }
   }
 
   #set(key: Bytes, value: Bytes | undefined): void {
     this.#ensureEvaluating();
     if (isOwn(key)) throw new Error('this key belongs to the engine');
-    this.#layer.set(this.#names.of(key), key, value);
+    this.#layer.set(this.#probe.of(key), value);
   }
 
-  /** The next segment; and if nothing is being folded, all before it may be. */
+  /** The next segment; and what is due may be folded now. */
   async #rotate(): Promise<void> {
-    const enough = this.#settling || this.#layer.bytes >= this.#foldBytes;
-    this.#settling = false;
-    await this.#journal.rotate();
-    if (this.#layer.bytes > WAITING_BYTES_MAX) await this.#fold;
-    if (!enough || this.#fold || this.#finished) return;
-    this.#layer = new Layer();
-    this.#layers = [this.#layer, ...this.#layers];
-    this.#fold = this.#foldUntil(this.#journal.mark).finally(() => {
-      this.#fold = undefined;
-    });
+    try {
+      await this.#journal.rotate();
+    } catch (error) {
+      // Without room for another segment this one goes on, and each batch tries again.
+      if (!isNoSpace(error)) this.#finish(storageFailed(error), []);
+      return;
+    }
+    if (this.#foldDue) {
+      this.#foldDue = false;
+      this.#fold = this.#foldUntil(this.#journal.mark).finally(() => {
+        this.#fold = undefined;
+      });
+    } else if (this.#layer.bytes > WAITING_BYTES_MAX) {
+      await this.#fold;
+    }
   }
 
   async #foldUntil(mark: JournalMark): Promise<void> {
@@ -322,11 +442,17 @@ export class LmdbStore implements Store {
   /** Stops for good: what was in the failed batch may have happened, what waits has not. */
   #finish(failure: HoldfastError, works: readonly Work[]): void {
     this.#finished ??= failure;
-    const waiting = this.#queue;
+    const waiting = [...this.#works, ...this.#queue];
+    this.#works = [];
     this.#queue = [];
     for (const work of works) work.reject(failure);
     for (const work of waiting) work.reject(refusal(failure));
   }
+}
+
+function secretOfHashes(): HashSecret {
+  const [a = 0, b = 0] = new Int32Array(systemRandom.bytes(8).slice().buffer);
+  return { a, b };
 }
 
 function isOwn(key: Bytes): boolean {

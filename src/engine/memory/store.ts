@@ -4,18 +4,26 @@
  * Real, not a stub: it passes the conformance suite. What it does not do is outlive the process.
  */
 import { type Bytes, binaryString, fromBinaryString } from '../../base/bytes.ts';
-import { SortedNames } from '../../base/sorted-names.ts';
+import { type Order, SortedBlocks } from '../../base/sorted-blocks.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import type { ScanOptions, Store, Table, TableReader } from '../../mvcc/table.ts';
 
+type Names = SortedBlocks<string, string>;
+
+const IN_ORDER: Order<string, string> = { compare: byUnits, against: byUnits };
+
+function byUnits(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
 export class MemoryTable implements Table {
   readonly #values: Map<string, Bytes>;
-  readonly #names: SortedNames;
+  readonly #names: Names;
   #bytes: number;
 
   constructor(
     values: Map<string, Bytes> = new Map(),
-    names: SortedNames = new SortedNames(),
+    names: Names = new SortedBlocks(IN_ORDER),
     bytes = 0,
   ) {
     this.#values = values;
@@ -55,7 +63,7 @@ export class MemoryTable implements Table {
   cut(start: Bytes, end: Bytes): void {
     const doomed: string[] = [];
     const cursor = this.#names.upwards(binaryString(start), binaryString(end));
-    for (; cursor.name !== undefined; cursor.advance()) doomed.push(cursor.name);
+    for (; cursor.at !== undefined; cursor.advance()) doomed.push(cursor.at);
     for (const name of doomed) this.remove(fromBinaryString(name));
   }
 
@@ -70,8 +78,8 @@ export class MemoryTable implements Table {
     if (to !== undefined && to <= from) return;
     const names = this.#names;
     const cursor = options.reverse ? names.downwards(from, to) : names.upwards(from, to);
-    for (; cursor.name !== undefined; cursor.advance()) {
-      if (!visit(fromBinaryString(cursor.name), this.#values.get(cursor.name)!)) return;
+    for (; cursor.at !== undefined; cursor.advance()) {
+      if (!visit(fromBinaryString(cursor.at), this.#values.get(cursor.at)!)) return;
     }
   }
 

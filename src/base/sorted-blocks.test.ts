@@ -1,14 +1,16 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { type NameCursor, SortedNames } from './sorted-names.ts';
+import { type Cursor, type Order, SortedBlocks } from './sorted-blocks.ts';
 
-function collect(cursor: NameCursor): string[] {
+const BY_UNITS: Order<string, string> = { compare: byUnits, against: byUnits };
+
+function collect(cursor: Cursor<string>): string[] {
   const names: string[] = [];
-  for (; cursor.name !== undefined; cursor.advance()) names.push(cursor.name);
+  for (; cursor.at !== undefined; cursor.advance()) names.push(cursor.at);
   return names;
 }
 
-describe('names in order', () => {
+describe('things in order', () => {
   it('are those of a sorted list, from any bound to any bound, both ways', () => {
     const name = fc.string({ maxLength: 3 });
     fc.assert(
@@ -17,7 +19,7 @@ describe('names in order', () => {
         name,
         fc.option(name, { nil: undefined }),
         (steps, from, to) => {
-          const names = new SortedNames();
+          const names = new SortedBlocks(BY_UNITS);
           const model = new Set<string>();
           for (const [added, one] of steps) {
             if (!added) names.delete(one);
@@ -35,7 +37,7 @@ describe('names in order', () => {
   });
 
   it('stay in order over many blocks, whichever way they come and go', () => {
-    const names = new SortedNames();
+    const names = new SortedBlocks(BY_UNITS);
     const expected: string[] = [];
     for (let i = 0; i < 5_000; i++) {
       const one = String((i * 7_919) % 5_000).padStart(5, '0');

@@ -1,0 +1,150 @@
+/**
+ * Changes in memory, as they stand in the journal, one after the other. Each has an address; what
+ * has been written stays as it is. The changes of the open batch stand in one piece, so that they
+ * are written to the disk as they are.
+ */
+import type { Bytes } from '../../base/bytes.ts';
+import { CHANGE_HEAD, keyLengthOfChange, putChange, putCut, valueOfChange } from './changes.ts';
+import { type HashSecret, hashKey } from './key-hash.ts';
+
+/** Memory that is not touched costs nothing, and few pieces are quickly looked through. */
+const PIECE_BYTES = 2 ** 22;
+/** Addresses are kept in 32 bits, the greatest of which means "nowhere". */
+const BYTES_MAX = 2 ** 32 - 1;
+
+/** A stretch of addresses and the memory behind it. */
+interface Piece {
+  readonly base: number;
+  readonly memory: Bytes;
+}
+
+export class ChangeMemory {
+  readonly #pieces: Piece[];
+  /** Where the open batch begins, and the end of everything. */
+  #begin: number;
+  #end: number;
+
+  constructor(pieces: Piece[] = [], end = 0) {
+    this.#pieces = pieces;
+    this.#begin = end;
+    this.#end = end;
+  }
+
+  get bytes(): number {
+    return this.#end;
+  }
+
+  /** How much of that is the open batch. */
+  get openBytes(): number {
+    return this.#end - this.#begin;
+  }
+
+  /** Writes a put, or without a value a removal, and answers its address. */
+  put(key: Bytes, value: Bytes | undefined): number {
+    const { base, memory } = this.#room(CHANGE_HEAD + key.length + (value?.length ?? 0));
+    const address = this.#end;
+    this.#end = base + putChange(memory, address - base, key, value);
+    return address;
+  }
+
+  putCut(start: Bytes, end: Bytes): void {
+    const { base, memory } = this.#room(CHANGE_HEAD + start.length + end.length);
+    this.#end = base + putCut(memory, this.#end - base, start, end);
+  }
+
+  /** Closes the open batch and answers its bytes. */
+  seal(): Bytes {
+    const batch = this.#open();
+    this.#begin = this.#end;
+    return batch;
+  }
+
+  sameKey(address: number, key: Bytes): boolean {
+    const { base, memory } = this.#pieceOf(address);
+    const at = address - base;
+    if (keyLengthOfChange(memory, at) !== key.length) return false;
+    const start = at + CHANGE_HEAD;
+    // The ends of keys differ more often than their beginnings.
+    for (let i = key.length - 1; i >= 0; i--) if (memory[start + i] !== key[i]) return false;
+    return true;
+  }
+
+  /** How the key at the address stands to another: less than 0 if it comes before. */
+  compareKey(address: number, key: Bytes): number {
+    const { base, memory } = this.#pieceOf(address);
+    const start = address - base + CHANGE_HEAD;
+    const length = keyLengthOfChange(memory, address - base);
+    const shorter = Math.min(length, key.length);
+    for (let i = 0; i < shorter; i++) {
+      const difference = memory[start + i]! - key[i]!;
+      if (difference !== 0) return difference;
+    }
+    return length - key.length;
+  }
+
+  hashAt(secret: HashSecret, address: number): number {
+    const { base, memory } = this.#pieceOf(address);
+    const at = address - base;
+    return hashKey(secret, memory, at + CHANGE_HEAD, keyLengthOfChange(memory, at));
+  }
+
+  compareKeys(a: number, b: number): number {
+    return this.compareKey(a, this.key(b));
+  }
+
+  /** A view. */
+  key(address: number): Bytes {
+    const { base, memory } = this.#pieceOf(address);
+    const at = address - base;
+    const start = memory.byteOffset + at + CHANGE_HEAD;
+    return new Uint8Array(memory.buffer, start, keyLengthOfChange(memory, at));
+  }
+
+  /** A view of the value; undefined: a removal. */
+  value(address: number): Bytes | undefined {
+    const { base, memory } = this.#pieceOf(address);
+    return valueOfChange(memory, address - base);
+  }
+
+  /** What is sealed by now. The memory is shared: what is written stays. */
+  copy(): ChangeMemory {
+    return new ChangeMemory([...this.#pieces], this.#begin);
+  }
+
+  #open(): Bytes {
+    if (this.#begin === this.#end) return NOTHING;
+    const { base, memory } = this.#pieces[this.#pieces.length - 1]!;
+    return memory.subarray(this.#begin - base, this.#end - base);
+  }
+
+  /** The piece of memory where the open batch stands, with room for so many bytes. */
+  #room(needed: number): Piece {
+    if (this.#end + needed >= BYTES_MAX) throw new Error('one batch may not fill 4 GiB');
+    const piece = this.#pieces[this.#pieces.length - 1];
+    const fits = piece && this.#end + needed <= piece.base + piece.memory.length;
+    return fits ? piece : this.#grow(needed);
+  }
+
+  /** A new piece of memory, to which the open batch moves, so that it stands in one piece. */
+  #grow(needed: number): Piece {
+    const open = this.#open();
+    const memory = new Uint8Array(Math.max(PIECE_BYTES, 2 * (open.length + needed)));
+    memory.set(open);
+    const piece = { base: this.#begin, memory };
+    // A piece that held nothing but this batch has no addresses left.
+    while (this.#pieces.length > 0 && this.#pieces[this.#pieces.length - 1]!.base >= piece.base) {
+      this.#pieces.pop();
+    }
+    this.#pieces.push(piece);
+    return piece;
+  }
+
+  /** Most reads are of what was written lately: look from the end. */
+  #pieceOf(address: number): Piece {
+    let at = this.#pieces.length - 1;
+    while (this.#pieces[at]!.base > address) at--;
+    return this.#pieces[at]!;
+  }
+}
+
+const NOTHING: Bytes = new Uint8Array(0);
