@@ -38,6 +38,7 @@ const USAGE = `holdfast serve: etcd v3 gRPC, its JSON gateway, health and metric
   --limits FILE          those as JSON, {"tenant-keys": N, …}; read again on SIGHUP
   --password-length N    shorter ones are refused                   (1)
   --seal-days N          a key seals tokens for so long; 0: for ever (30)
+  --vigil MICROSECONDS   stay awake between requests that follow each other so closely (300)
   --grace SECONDS        to finish what is under way at SIGTERM      (10)
   --insecure             serve an open address without TLS and authentication
 
@@ -62,12 +63,15 @@ const OPTIONS = {
   limits: { type: 'string' },
   'password-length': { type: 'string' },
   'seal-days': { type: 'string' },
+  vigil: { type: 'string' },
   grace: { type: 'string' },
   insecure: { type: 'boolean' },
 } as const;
 
 type Values = { [name in keyof typeof OPTIONS]?: string | boolean };
 
+/** As long as a sync of a good disk takes, and the way to a client of the same machine and back. */
+const VIGIL_MICROSECONDS = 300;
 const GRACE_SECONDS = 10;
 const SEAL_DAYS = 30;
 const DAY_MS = 86_400_000;
@@ -96,6 +100,7 @@ export const command: Command = {
         tenantLimits: tenantLimits(settings),
         sealRotateMs: sealRotateMs(settings),
         passwordLengthMin: number(settings['password-length'], 'password-length', 1),
+        vigilMs: number(settings.vigil, 'vigil', VIGIL_MICROSECONDS) / 1_000,
         insecure: settings.insecure === true,
         hops,
         log,

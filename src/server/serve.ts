@@ -61,6 +61,8 @@ export interface ServeOptions {
   readonly messageBytesMax?: number;
   readonly maxConnections?: number;
   readonly maxConnectionsPerAddress?: number;
+  /** How long the loop stays awake between requests that follow each other closely. */
+  readonly vigilMs?: number | undefined;
   readonly clock?: Clock;
   /** Must not block; the default is silence. */
   readonly log?: Log;
@@ -193,6 +195,7 @@ class Running implements RunningServer {
         ? { maxConnectionsPerAddress: options.maxConnectionsPerAddress }
         : {}),
       ...(options.silent ? { detached: true } : {}),
+      ...(options.vigilMs ? { vigilMs: options.vigilMs } : {}),
       clock: this.#clock,
       accept: (session) => grpc.accept(session),
       http1: this.#http1,

@@ -52,6 +52,8 @@ export interface SessionOptions {
   readonly clock: Clock;
   readonly random: Random;
   readonly times: SessionTimes;
+  /** Something was read or written. */
+  readonly onTurn: () => void;
   readonly onHandlerError: (error: unknown) => void;
 }
 
@@ -108,7 +110,10 @@ export class ServerSession {
       ...(connectionWindow === undefined ? {} : { connectionWindow }),
     });
     this.#link = new Link(socket, this.connection, this.#clock, {
-      onTurn: () => this.#turned(),
+      onTurn: () => {
+        this.#turned();
+        options.onTurn();
+      },
       onGone,
       onHandlerError: options.onHandlerError,
     });

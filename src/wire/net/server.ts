@@ -22,6 +22,7 @@ import { BufferPool } from '../http2/output.ts';
 import { Gate } from './gate.ts';
 import { sniff } from './peek.ts';
 import { DEFAULT_TIMES, ServerSession, type SessionTimes } from './server-session.ts';
+import { Vigil } from './vigil.ts';
 
 export interface ServerOptions extends Partial<SessionTimes> {
   readonly host?: string;
@@ -39,6 +40,8 @@ export interface ServerOptions extends Partial<SessionTimes> {
   readonly connectionWindow?: number;
   readonly maxConnections?: number;
   readonly maxConnectionsPerAddress?: number;
+  /** How long the loop stays awake after a request that followed another closely; see `Vigil`. */
+  readonly vigilMs?: number;
   readonly clock?: Clock;
   readonly random?: Random;
   /** A handler threw: a fault in the software; its connection is lost. */
@@ -65,6 +68,7 @@ export class Http2Server {
   readonly #tls: ReturnType<typeof createTlsServer> | undefined;
   readonly #buffers = new BufferPool();
   readonly #gate: Gate;
+  readonly #vigil: Vigil;
   readonly #sessions = new Set<ServerSession>();
   /** Sockets that have not shown their protocol, and since when. */
   readonly #strangers = new Map<Socket, number>();
@@ -77,6 +81,7 @@ export class Http2Server {
     this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? systemRandom;
     this.#times = { ...DEFAULT_TIMES, ...defined(options) };
+    this.#vigil = new Vigil(this.#clock, options.vigilMs ?? 0);
     this.#gate = new Gate(
       options.maxConnections ?? DEFAULT_CONNECTIONS,
       options.maxConnectionsPerAddress ?? DEFAULT_CONNECTIONS_PER_ADDRESS,
@@ -216,6 +221,7 @@ export class Http2Server {
         clock: this.#clock,
         random: this.#random,
         times: this.#times,
+        onTurn: () => this.#vigil.stirred(),
         onHandlerError: this.#options.onHandlerError ?? (() => {}),
       },
       () => this.#sessions.delete(session),
