@@ -62,8 +62,7 @@ export class SortedBlocks<T, K> {
     this.#settle();
     const index = this.#blockOf(from);
     const at = this.#lowerBound(this.#blocks[index]!, from);
-    const isWithin = (thing: T): boolean =>
-      to === undefined || this.#order.against(thing, to) < 0;
+    const isWithin = (thing: T): boolean => to === undefined || this.#order.against(thing, to) < 0;
     return new Walk(this.#blocks, index, at, 1, isWithin);
   }
 

@@ -45,11 +45,7 @@ export interface CommitterOptions {
   /** Called when a round has been evaluated: hands over the effects of what ran in it. */
   readonly effects: () => Effects;
   /** Called when a round is durable, before anything in it is answered. */
-  readonly publish: (
-    state: State,
-    commits: readonly RevisionChanges[],
-    effects: Effects,
-  ) => void;
+  readonly publish: (state: State, commits: readonly RevisionChanges[], effects: Effects) => void;
   /** Called once, when a round failed. */
   readonly failed: (error: HoldfastError) => void;
 }

@@ -75,7 +75,7 @@ export class Layer {
       if (part) touched.push(part);
     }
     const cuts = this.#openCuts;
-    if (cuts.length > 0) this.#openCuts = [];
+    this.#openCuts = [];
     return { bytes: this.#memory.seal(), touched, cuts };
   }
 
@@ -94,7 +94,8 @@ export class Layer {
       );
       if (same >= 0) this.#cuts[same] = cut;
       else this.#cuts.push(cut);
-      for (let first = cut.from[0] ?? 0; first <= cut.to[0]!; first++) this.#sections[first]?.trim();
+      for (let first = cut.from[0] ?? 0; first <= cut.to[0]!; first++)
+        this.#sections[first]?.trim();
     }
   }
 

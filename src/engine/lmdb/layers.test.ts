@@ -31,6 +31,13 @@ async function opened(path: string): Promise<OpenedStore> {
 
 type Model = Map<string, string>;
 
+/** Keys that only rise and are cut off at their beginning, as those of a log. */
+let lines = 0;
+
+function line(number: number): string {
+  return `m${String(number).padStart(6, '0')}`;
+}
+
 function content(reader: TableReader, from = '', to?: string, reverse = false): string[][] {
   const found: string[][] = [];
   const visit = (key: Bytes, value: Bytes): boolean => {
@@ -48,18 +55,25 @@ function expected(model: Model, from = '', to?: string): string[][] {
 }
 
 function keyBy(random: Random): string {
+  if (random.chance(0.2)) return line(random.integer(Math.max(0, lines - 30), lines + 2));
   return `${random.pick(['a', 'b', 'r'])}${random.integer(0, 40)}`;
 }
 
 /** One random step, on the table and on the model alike. */
 function change(random: Random, table: Table, model: Model): void {
   const key = keyBy(random);
-  const kind = random.integer(0, 20);
-  if (kind === 0) {
-    const [from, to] = [key, keyBy(random)].sort() as [string, string];
+  const kind = random.integer(0, 24);
+  if (kind < 3) {
+    const value = String(lines);
+    table.put(utf8(line(lines)), utf8(value));
+    model.set(line(lines++), value);
+  } else if (kind < 5) {
+    const log: [string, string] = [line(0), line(Math.max(0, lines - random.integer(0, 20)))];
+    const any = [key, keyBy(random)].sort() as [string, string];
+    const [from, to] = kind === 3 ? log : any;
     table.cut(utf8(from), utf8(to));
     for (const name of [...model.keys()]) if (name >= from && name < to) model.delete(name);
-  } else if (kind < 6) {
+  } else if (kind < 10) {
     table.remove(utf8(key));
     model.delete(key);
   } else {
@@ -110,6 +124,40 @@ describe('the journal, the layers and the tree', () => {
           expectSame(random, store.committed, model);
         }
       }
+      expect(content(store.committed)).toEqual(expected(model));
+    });
+  }
+
+  for (const seed of [21, 22, 23]) {
+    it(`show what is durable while more is under way (seed ${seed})`, async () => {
+      const random = seededRandom(seed);
+      const { store } = await opened(join(directory, 'store'));
+      const model: Model = new Map();
+      /** As each commit leaves it. */
+      const states: Model[] = [];
+      let shown = -1;
+      const commit = async (index: number): Promise<void> => {
+        await store.commit((table) => {
+          expect(states.length).toBe(index);
+          for (let i = random.integer(1, 12); i > 0; i--) change(random, table, model);
+          states.push(new Map(model));
+        });
+        const found = JSON.stringify(content(store.committed));
+        // At least this commit, and nothing that a reader has seen before is gone again.
+        shown = Math.max(shown, index);
+        while (shown < states.length - 1 && JSON.stringify(expected(states[shown]!)) !== found) {
+          shown++;
+        }
+        expect(found).toBe(JSON.stringify(expected(states[shown]!)));
+      };
+      const waiting: Promise<void>[] = [];
+      for (let index = 0; index < 200; index++) {
+        waiting.push(commit(index));
+        if (random.chance(0.3)) await Promise.resolve();
+        if (random.chance(0.1)) await new Promise(setImmediate);
+        if (random.chance(0.05)) await waiting[index];
+      }
+      await Promise.all(waiting);
       expect(content(store.committed)).toEqual(expected(model));
     });
   }

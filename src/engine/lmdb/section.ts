@@ -202,7 +202,12 @@ class HashedEntries {
   constructor(
     memory: ChangeMemory,
     keyOf: (entry: number) => number,
-    former?: { slots: Int32Array; hashes: Int32Array; count: number; order: SortedBlocks<number, Bytes> },
+    former?: {
+      slots: Int32Array;
+      hashes: Int32Array;
+      count: number;
+      order: SortedBlocks<number, Bytes>;
+    },
   ) {
     this.#memory = memory;
     const order: Order<number, Bytes> = {

@@ -53,6 +53,8 @@ interface Batch {
   readonly sealed: SealedBatch;
   /** It is the last one of its segment. */
   readonly rotates: boolean;
+  /** And the last one of a layer that is to be folded then. */
+  readonly folds: boolean;
 }
 
 export interface StoreParts {
@@ -77,8 +79,12 @@ export class LmdbStore implements Store {
   /** What has come since the last fold was decided; behind it what that fold is busy with. */
   #layer = new Layer(this.#secret);
   #layers: readonly Layer[] = [this.#layer];
+  /** A batch has been sealed that ends its segment, and the next segment is not there yet. */
+  #rotating = false;
   #rotated: Promise<void> | undefined;
+  /** A layer has been closed for a fold that has not begun yet; and nothing is in its way now. */
   #foldDue = false;
+  #foldReady = false;
   #fold: Promise<void> | undefined;
   #foldFull = false;
   #settling = false;
@@ -292,7 +298,7 @@ export class LmdbStore implements Store {
       const written = batch && this.#write(batch);
       if (durable) this.#publish(durable);
       durable = batch && (await written) ? batch : undefined;
-      if (durable?.rotates) this.#rotated = this.#rotate();
+      if (durable?.rotates) this.#rotated = this.#rotate(durable);
     }
     this.#running = undefined;
   }
@@ -338,17 +344,19 @@ export class LmdbStore implements Store {
     this.#works = [];
     const layer = this.#layer;
     const sealed = layer.seal();
-    const rotates = this.#settling || this.#journal.isFullAfter(sealed.bytes.length);
+    const isFull = !this.#rotating && this.#journal.isFullAfter(sealed.bytes.length);
+    const rotates = this.#settling || isFull;
     const enough = this.#settling || layer.bytes >= this.#foldBytes;
     const folds = rotates && enough && !this.#foldDue && !this.#fold;
     this.#settling = false;
+    this.#rotating ||= rotates;
     if (folds) {
       // What comes next stands in the next segment, and so in another layer.
       this.#foldDue = true;
       this.#layer = new Layer(this.#secret);
       this.#layers = [this.#layer, ...this.#layers];
     }
-    return { works, layer, sealed, rotates };
+    return { works, layer, sealed, rotates, folds };
   }
 
   /** Resolves when the batch is on the disk. False: it is not, or the store is no longer ours. */
@@ -374,8 +382,7 @@ export class LmdbStore implements Store {
     const from = systemClock.now();
     await this.#journal.append(bytes);
     const took = systemClock.now() - from;
-    this.#syncMs =
-      took < this.#syncMs ? took : this.#syncMs + (took - this.#syncMs) * SYNC_WEIGHT;
+    this.#syncMs = took < this.#syncMs ? took : this.#syncMs + (took - this.#syncMs) * SYNC_WEIGHT;
   }
 
   #publish({ works, layer, sealed }: Batch): void {
@@ -403,23 +410,30 @@ export class LmdbStore implements Store {
     this.#layer.set(this.#probe.of(key), value);
   }
 
-  /** The next segment; and what is due may be folded now. */
-  async #rotate(): Promise<void> {
+  /**
+   * The next segment; and the layer that ended with this batch, or with one before it, may be
+   * folded now. Without room for another segment this one goes on, and the next batch tries again.
+   */
+  async #rotate({ folds }: Batch): Promise<void> {
+    if (folds) this.#foldReady = true;
     try {
       await this.#journal.rotate();
     } catch (error) {
-      // Without room for another segment this one goes on, and each batch tries again.
       if (!isNoSpace(error)) this.#finish(storageFailed(error), []);
       return;
+    } finally {
+      this.#rotating = false;
     }
-    if (this.#foldDue) {
-      this.#foldDue = false;
-      this.#fold = this.#foldUntil(this.#journal.mark).finally(() => {
-        this.#fold = undefined;
-      });
-    } else if (this.#layer.bytes > WAITING_BYTES_MAX) {
-      await this.#fold;
-    }
+    if (this.#foldReady) this.#beginFold();
+    else if (this.#layer.bytes > WAITING_BYTES_MAX) await this.#fold;
+  }
+
+  #beginFold(): void {
+    this.#foldDue = false;
+    this.#foldReady = false;
+    this.#fold = this.#foldUntil(this.#journal.mark).finally(() => {
+      this.#fold = undefined;
+    });
   }
 
   async #foldUntil(mark: JournalMark): Promise<void> {
