@@ -17,6 +17,7 @@ import { type RunningServer, serve } from '../server/serve.ts';
 import type { TenantLimits } from '../server/tenants/meter.ts';
 import type { Command } from './command.ts';
 import { logger } from './log.ts';
+import { tracerOfProcess } from './tracing.ts';
 
 const USAGE = `holdfast serve: etcd v3 gRPC, its JSON gateway, health and metrics on one port
 
@@ -81,7 +82,8 @@ export const command: Command = {
     const log = logger();
     const url = text(settings.engine) ?? 'lmdb:./holdfast-data';
     const hops = url.startsWith('etcd') ? new Hops(systemRandom) : undefined;
-    const engine = await openEngine(url, hops ? { hops } : {});
+    const tracer = await tracerOfProcess(log);
+    const engine = await openEngine(url, { ...(hops && { hops }), ...(tracer && { tracer }) });
     const graceMs = number(settings.grace, 'grace', GRACE_SECONDS) * 1_000;
     let server: RunningServer;
     try {
@@ -98,6 +100,7 @@ export const command: Command = {
         passwordLengthMin: number(settings['password-length'], 'password-length', 1),
         insecure: settings.insecure === true,
         hops,
+        tracer,
         log,
       });
     } catch (error) {

@@ -34,6 +34,7 @@ export interface CommitterOptions {
   readonly store: Store;
   readonly state: State;
   readonly leases: LeaseRegister;
+  readonly now: () => number;
   /** Called when a commit is durable, before anything in it is answered. */
   readonly publish: (state: State, commits: readonly RevisionChanges[]) => void;
   /** Called once, when a commit failed. */
@@ -41,6 +42,8 @@ export interface CommitterOptions {
 }
 
 export class Committer {
+  /** Told how many milliseconds each commit took, from its evaluation until it was durable. */
+  onCommit: ((ms: number) => void) | undefined;
   readonly #options: CommitterOptions;
   #state: State;
   #queue: Pending[] = [];
@@ -102,8 +105,11 @@ export class Committer {
     await Promise.resolve();
     while (this.#queue.length > 0) {
       try {
+        const { onCommit } = this;
+        const sinceMs = onCommit ? this.#options.now() : 0;
         const round = await this.#options.store.commit((table) => this.#evaluate(table));
         this.#finish(round);
+        onCommit?.(this.#options.now() - sinceMs);
       } catch (error) {
         this.#fail(error);
       }

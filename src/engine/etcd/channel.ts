@@ -167,7 +167,10 @@ export class Channel {
     const patience = this.#clients.length === 1 ? Number.POSITIVE_INFINITY : this.attemptMs;
     const deadlineMs = Math.max(1, Math.min(patience, leftMs));
     const { effect, signal } = options;
-    return client.unary(method, request, { effect, signal, deadlineMs });
+    const { tracer } = this.#config;
+    if (!tracer) return client.unary(method, request, { effect, signal, deadlineMs });
+    const metadata = tracer.fields();
+    return client.unary(method, request, { effect, signal, deadlineMs, metadata });
   }
 
   /**
