@@ -33,7 +33,7 @@ import { services } from './services/index.ts';
 import type { TenantLimits } from './tenants/meter.ts';
 import { traced } from './tracing.ts';
 
-export type LogLevel = 'info' | 'warn' | 'error';
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 export type Log = (level: LogLevel, message: string, details?: Record<string, unknown>) => void;
 
 export interface ServeOptions {
@@ -220,6 +220,7 @@ class Running implements RunningServer {
       clock: this.#clock,
       accept: (session) => {
         connected(session.socket);
+        this.#log('debug', 'a connection', { address: session.remoteAddress });
         return grpc.accept(session);
       },
       http1: this.#http1,
@@ -327,8 +328,7 @@ class Running implements RunningServer {
   }
 
   #fault(error: unknown): void {
-    const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.#log('error', 'a request met a fault in the software', { error: message });
+    this.#log('error', 'a request met a fault in the software', { err: error });
   }
 }
 
