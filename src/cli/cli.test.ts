@@ -97,7 +97,7 @@ describe('holdfast guard', () => {
       return (await fetch(`http://127.0.0.1:${port}/x`, { method: 'POST', headers })).status;
     };
     const metrics = async (): Promise<string> => (await fetch(`http://${page}/metrics`)).text();
-    expect(await metrics()).toMatch(/^holdfast_guard_rejected_total 0$/m);
+    expect(await metrics()).toMatch(/^holdfast_guard_rejected_total\{guard="http"\} 0$/m);
     expect([await post('34'), await post('33'), await post('35')]).toEqual([200, 409, 200]);
     expect(await metrics()).toMatch(/^holdfast_guard_rejected_total\{guard="http"\} 1$/m);
     expect(await metrics()).toMatch(/^holdfast_guard_admitted_total\{guard="http"\} 2$/m);

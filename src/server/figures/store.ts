@@ -91,7 +91,7 @@ export class StoreFigures {
     );
     metrics.gauge(
       'holdfast_watchers',
-      'Watches on the store.',
+      'Watches on the store, one of them the own one of each server.',
       now(({ watches }) => watches),
     );
     metrics.gauge(
