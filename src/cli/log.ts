@@ -11,8 +11,10 @@ import { redacted, scrubbed } from './redaction.ts';
 
 const WAITING_BYTES_MAX = 256 * 1024;
 
+export type Threshold = LogLevel | 'trace' | 'fatal' | 'silent';
+
 /** Pino's numbers. */
-export const LEVELS = {
+export const LEVELS: Readonly<Record<Threshold, number>> = {
   trace: 10,
   debug: 20,
   info: 30,
@@ -20,9 +22,7 @@ export const LEVELS = {
   error: 50,
   fatal: 60,
   silent: Number.POSITIVE_INFINITY,
-} as const;
-
-export type Threshold = keyof typeof LEVELS;
+};
 
 export interface Logger {
   readonly log: Log;
