@@ -10,6 +10,7 @@ import type { Bytes } from './base/bytes.ts';
 import type { Clock } from './base/clock.ts';
 import type { Random } from './base/random.ts';
 import { systemClock, systemRandom } from './base/system.ts';
+import type { Tracer } from './base/tracer.ts';
 import type { Engine } from './engine/contract.ts';
 import { HoldfastError } from './model/errors.ts';
 import type { Token } from './model/token.ts';
@@ -23,6 +24,14 @@ import { Group } from './recipes/group.ts';
 import { Latch } from './recipes/latch.ts';
 import { Lock, type LockOptions } from './recipes/lock.ts';
 import { MultiLock } from './recipes/multi-lock.ts';
+import { Observation, type Observer } from './recipes/observation.ts';
+import {
+  ObservedElection,
+  ObservedLock,
+  ObservedMultiLock,
+  ObservedReadWriteLock,
+  ObservedSemaphore,
+} from './recipes/observed.ts';
 import { Once } from './recipes/once.ts';
 import { ReadWriteLock } from './recipes/read-write-lock.ts';
 import { Semaphore } from './recipes/semaphore.ts';
@@ -45,6 +54,10 @@ export interface ClientOptions {
   readonly health?: HealthGate;
   /** End the process at the deadline if its event loop stands still. */
   readonly watchdog?: boolean | WatchdogOptions;
+  /** Makes spans of what is acquired and held; see `holdfast/opentelemetry`. */
+  readonly tracer?: Tracer;
+  /** Hears of everything that is acquired, renewed and released; see `holdfast/metrics`. */
+  readonly observer?: Observer;
   /** Options of the engine that the URL names. */
   readonly engine?: Readonly<Record<string, unknown>>;
   readonly clock?: Clock;
@@ -87,12 +100,19 @@ export async function connect(
   target: string | Engine,
   options: ClientOptions = {},
 ): Promise<Client> {
-  const { clock = systemClock, random = systemRandom } = options;
+  const { clock = systemClock, random = systemRandom, tracer } = options;
   const engine =
     typeof target === 'string'
-      ? await openEngine(target, { clock, random, ...options.engine })
+      ? await openEngine(target, { clock, random, ...(tracer && { tracer }), ...options.engine })
       : target;
   return new Client(engine, options, typeof target === 'string');
+}
+
+export interface ClientStats {
+  /** Live sessions. */
+  readonly sessions: number;
+  /** Keys held on them: one for a lock, several for several at once. */
+  readonly holdings: number;
 }
 
 export class Client implements AsyncDisposable {
@@ -100,6 +120,8 @@ export class Client implements AsyncDisposable {
   readonly engine: Engine;
   readonly identity: Identity;
   readonly #authority: Authority;
+  /** Absent where nobody wants to know. */
+  readonly #observation: Observation | undefined;
   readonly #options: ClientOptions;
   readonly #ownsEngine: boolean;
   /** By TTL; made when first needed. */
@@ -116,32 +138,47 @@ export class Client implements AsyncDisposable {
     this.#options = options;
     this.#ownsEngine = ownsEngine;
     this.#authority = { engine, clock, random, namespace };
+    const { tracer, observer } = options;
+    if (tracer || observer) {
+      const backend = engine.capabilities.name;
+      this.#observation = new Observation({ clock, backend, tracer, observer });
+    }
     const host = hostname();
     this.identity = { holder: options.holder ?? `${host}:${process.pid}`, host, pid: process.pid };
   }
 
   /** First come, first served. */
   lock(name: string, options: LockOptions = {}): Lock {
-    return new Lock(name, this.#source, options);
+    const observation = this.#observation;
+    if (!observation) return new Lock(name, this.#source, options);
+    return new ObservedLock(observation, name, { sessions: this.#source, options });
   }
 
   election(name: string): Election {
-    return new Election(name, this.#source);
+    const observation = this.#observation;
+    if (!observation) return new Election(name, this.#source);
+    return new ObservedElection(observation, name, this.#source);
   }
 
   /** Many readers or one writer. */
   readWriteLock(name: string): ReadWriteLock {
-    return new ReadWriteLock(name, this.#source);
+    const observation = this.#observation;
+    if (!observation) return new ReadWriteLock(name, this.#source);
+    return new ObservedReadWriteLock(observation, name, this.#source);
   }
 
   /** At most `permits` holders at once. */
   semaphore(name: string, permits: number): Semaphore {
-    return new Semaphore(name, permits, this.#source);
+    const observation = this.#observation;
+    if (!observation) return new Semaphore(name, permits, this.#source);
+    return new ObservedSemaphore(observation, name, { permits, sessions: this.#source });
   }
 
   /** Several locks at once, all or nothing. */
   locks(names: readonly string[]): MultiLock {
-    return new MultiLock(names, this.#source);
+    const observation = this.#observation;
+    if (!observation) return new MultiLock(names, this.#source);
+    return new ObservedMultiLock(observation, names, this.#source);
   }
 
   /** A gate that one closes and opens for all. */
@@ -239,6 +276,13 @@ export class Client implements AsyncDisposable {
     session.onLoss(() => this.#sessions.delete(session));
     if (this.#closing) await session.close();
     return session;
+  }
+
+  /** Where the client stands. */
+  stats(): ClientStats {
+    const sessions = [...this.#sessions].filter((session) => session.alive);
+    const holdings = sessions.reduce((sum, session) => sum + session.holdings, 0);
+    return { sessions: sessions.length, holdings };
   }
 
   /** Cycles of owners that wait for each other, over all locks of the namespace. */

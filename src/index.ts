@@ -2,7 +2,8 @@
 export type { Bytes } from './base/bytes.ts';
 export type { Clock } from './base/clock.ts';
 export type { Random } from './base/random.ts';
-export { Client, type ClientOptions, connect, openEngine } from './client.ts';
+export type { Attributes, ReadField, Span, SpanOptions, Tracer } from './base/tracer.ts';
+export { Client, type ClientOptions, type ClientStats, connect, openEngine } from './client.ts';
 export type {
   CallOptions,
   Capabilities,
@@ -35,8 +36,10 @@ export type { Breaking, LineReport, SeenClaim } from './recipes/inspect.ts';
 export type { Latch } from './recipes/latch.ts';
 export type { AcquireOptions, Lock, LockOptions, WaitReport } from './recipes/lock.ts';
 export type { MultiGrant, MultiLock } from './recipes/multi-lock.ts';
+export type { Answered, Asked, Ended, Observer, RecipeKind } from './recipes/observation.ts';
 export type { Once, UniqueClaim } from './recipes/once.ts';
 export type { Mode, ReadWriteLock } from './recipes/read-write-lock.ts';
+export type { Renewal } from './recipes/renewals.ts';
 export type { Permit, Semaphore } from './recipes/semaphore.ts';
 export type { HealthGate, Session } from './recipes/session.ts';
 export type { StaleReport } from './recipes/stale.ts';

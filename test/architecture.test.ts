@@ -69,6 +69,9 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
     'shared',
   ],
   'index.ts': [...GROUND, 'engine/contract.ts', 'recipes', 'client.ts'],
+  // Doors to what a program sees by: each on its own, so that nobody loads what he does not use.
+  'metrics.ts': ['base', 'model', 'recipes', 'guard'],
+  'opentelemetry.ts': ['base'],
   cli: ['*'],
 };
 

@@ -88,13 +88,19 @@ describe('holdfast guard', () => {
     await new Promise<void>((resolve) => service.listen(0, '127.0.0.1', resolve));
     const upstream = `http://127.0.0.1:${(service.address() as AddressInfo).port}`;
     const marks = join(directory, 'marks');
-    const guard = start('guard', 'http', '--upstream', upstream, '--marks', marks);
+    const places = ['--upstream', upstream, '--marks', marks, '--metrics', '127.0.0.1:0'];
+    const guard = start('guard', 'http', ...places);
+    const [, page] = await guard.said(/metrics on (127\.0\.0\.1:\d+)/);
     const [, port] = await guard.said(/guarding on 127\.0\.0\.1:(\d+)/);
     const post = async (token: string): Promise<number> => {
       const headers = { 'holdfast-token': token };
       return (await fetch(`http://127.0.0.1:${port}/x`, { method: 'POST', headers })).status;
     };
+    const metrics = async (): Promise<string> => (await fetch(`http://${page}/metrics`)).text();
+    expect(await metrics()).toMatch(/^holdfast_guard_rejected_total\{guard="http"\} 0$/m);
     expect([await post('34'), await post('33'), await post('35')]).toEqual([200, 409, 200]);
+    expect(await metrics()).toMatch(/^holdfast_guard_rejected_total\{guard="http"\} 1$/m);
+    expect(await metrics()).toMatch(/^holdfast_guard_admitted_total\{guard="http"\} 2$/m);
     service.close();
     service.closeAllConnections();
   });

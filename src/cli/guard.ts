@@ -1,6 +1,7 @@
 /** `holdfast guard`: the check at the resource, for what cannot be changed itself. */
 import { once } from 'node:events';
 import { closeSync, createReadStream, createWriteStream, openSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { connect, type Server } from 'node:net';
 import { Duplex } from 'node:stream';
 import { parseArgs } from 'node:util';
@@ -8,6 +9,7 @@ import type { SealRule } from '../guard/gate.ts';
 import { createGuardProxy, HttpGuard, type HttpRoute } from '../guard/http/index.ts';
 import { LmdbMarks } from '../guard/mark-table.ts';
 import { StreamGuard } from '../guard/stream.ts';
+import { type GuardHooks, type HoldfastMetrics, holdfastMetrics } from '../metrics.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { Command } from './command.ts';
 import { sealKeysFrom } from './seal-keys.ts';
@@ -30,6 +32,7 @@ const USAGE = `holdfast guard: refuse stale tokens before a service or a device 
   --seal-keys URL | FILE         admit only tokens sealed by the server at URL, or under the keys in FILE
       --tenant NAME              whose seals count                       (those of no tenant)
       --skew SECONDS             how far its clock and ours may be apart (0)
+  --metrics HOST:PORT            answer /metrics there: what was admitted and refused
   --marks DIR                    where the highest tokens seen are kept      (./holdfast-marks)`;
 
 const OPTIONS = {
@@ -44,10 +47,12 @@ const OPTIONS = {
   'seal-keys': { type: 'string' },
   tenant: { type: 'string' },
   skew: { type: 'string', default: '0' },
+  metrics: { type: 'string' },
   marks: { type: 'string', default: './holdfast-marks' },
 } as const;
 
 type Sealed = { readonly seal?: SealRule };
+type Common = Sealed & GuardHooks;
 type Values = ReturnType<typeof parseArgs<{ options: typeof OPTIONS }>>['values'];
 
 export const command: Command = {
@@ -62,20 +67,37 @@ export const command: Command = {
         'say what to guard: holdfast guard http, or device',
       );
     }
-    const seal = await sealRule(values);
+    const figures = holdfastMetrics();
+    const common = { ...(await sealRule(values)), ...figures.guard };
     const marks = LmdbMarks.open(values.marks);
     const server =
-      kind === 'http' ? httpGuard(values, marks, seal) : await deviceGuard(values, marks, seal);
-    const { host, port } = listenOn(values.listen);
-    server.listen(port, host);
-    await once(server, 'listening');
-    console.log(`guarding on ${host}:${(server.address() as { port: number }).port}`);
+      kind === 'http' ? httpGuard(values, marks, common) : await deviceGuard(values, marks, common);
+    const page = values.metrics === undefined ? undefined : metricsPage(figures);
+    if (page) console.log(`metrics on ${await listening(page, values.metrics)}`);
+    console.log(`guarding on ${await listening(server, values.listen)}`);
     await Promise.race([once(process, 'SIGTERM'), once(process, 'SIGINT')]);
     server.close();
+    page?.close();
     await marks.close();
     return 0;
   },
 };
+
+async function listening(server: Server, where: string | undefined): Promise<string> {
+  const { host, port } = listenOn(where);
+  server.listen(port, host);
+  await once(server, 'listening');
+  return `${host}:${(server.address() as { port: number }).port}`;
+}
+
+/** Beside the guarded service, whose paths are all its own. */
+function metricsPage({ render }: HoldfastMetrics): Server {
+  return createServer((request, response) => {
+    const found = request.url === '/metrics';
+    response.writeHead(found ? 200 : 404, { 'content-type': 'text/plain; version=0.0.4' });
+    response.end(found ? render() : 'see /metrics\n');
+  });
+}
 
 /** Asked for, seals are required: a guard that verified only some would keep nobody out. */
 async function sealRule(values: Values): Promise<Sealed> {
@@ -89,13 +111,13 @@ async function sealRule(values: Values): Promise<Sealed> {
   return { seal: { keys, required: true, skewMs, ...(tenant === undefined ? {} : { tenant }) } };
 }
 
-function httpGuard(values: Values, marks: LmdbMarks, seal: Sealed): Server {
+function httpGuard(values: Values, marks: LmdbMarks, common: Common): Server {
   const { upstream } = values;
   if (upstream === undefined || !URL.canParse(upstream)) {
     throw new HoldfastError('invalid-argument', '--upstream takes the URL of the service to guard');
   }
   const guard = new HttpGuard(marks, {
-    ...seal,
+    ...common,
     ...(values.resource === undefined ? {} : { resource: values.resource }),
     routes: (values.route ?? []).map(parseRoute),
   });
@@ -120,7 +142,7 @@ function parseRoute(text: string): HttpRoute {
   };
 }
 
-async function deviceGuard(values: Values, marks: LmdbMarks, seal: Sealed): Promise<Server> {
+async function deviceGuard(values: Values, marks: LmdbMarks, common: Common): Promise<Server> {
   if (values.device === undefined) {
     throw new HoldfastError(
       'invalid-argument',
@@ -142,7 +164,7 @@ async function deviceGuard(values: Values, marks: LmdbMarks, seal: Sealed): Prom
     );
   }
   const guard = new StreamGuard(await openDevice(values.device), marks, {
-    ...seal,
+    ...common,
     resource: values.resource ?? 'device',
     onNewer,
     ...(delimiter === undefined ? {} : { delimiter }),

@@ -16,7 +16,7 @@ import {
   serving,
 } from '../../test/servers/holdfast.ts';
 import { utf8 } from '../base/bytes.ts';
-import { eventually } from '../testing/waiting.ts';
+import { eventually, within } from '../testing/waiting.ts';
 import { AuthService, KVService } from '../wire/messages/services.ts';
 import { GrpcClient } from '../wire/net/grpc-client.ts';
 
@@ -145,6 +145,34 @@ describe('signals', () => {
   });
 });
 
+test('SIGHUP takes another log level; a word that is none changes nothing', async () => {
+  const level = join(directory, 'level');
+  writeFileSync(level, 'warn\n');
+  const port = await freePort();
+  const options = ['--listen', String(port), '--log-level-file', level];
+  const run = holdfast(['serve', '--engine', 'memory:', ...options]);
+  children.push(run.child);
+  await eventually(
+    () =>
+      fetch(`http://127.0.0.1:${port}/livez`).then(
+        ({ ok }) => ok,
+        () => false,
+      ),
+    'the server to answer',
+    30_000,
+  );
+  expect(run.said()).toBe('');
+  writeFileSync(level, 'loud');
+  run.child.kill('SIGHUP');
+  await saying(run, /"level":50,.*"msg":"log level not reloaded"/);
+  expect(run.said()).not.toContain('a connection');
+  writeFileSync(level, 'debug');
+  run.child.kill('SIGHUP');
+  await saying(run, /"threshold":"debug","msg":"log level reloaded"/);
+  await clientOf(port).unary(KVService.Put, { key: utf8('a') });
+  await saying(run, /"level":20,.*"msg":"a connection"/);
+});
+
 /** A pipe to a process that has been stopped: whoever writes to it too much waits forever. */
 async function stoppedReader(): Promise<{ log: number; reader: ChildProcess; read(): string }> {
   const pipe = join(directory, 'log');
@@ -199,6 +227,36 @@ describe('a log that nobody reads', () => {
     expect(read()).toContain('"stopped"');
   });
 
+  test('does not keep the server from ending', async () => {
+    const { log, reader } = await stoppedReader();
+    const limits = join(directory, 'limits.json');
+    writeFileSync(limits, '{}');
+    const port = await freePort();
+    const listen = ['--listen', String(port), '--limits', limits];
+    const run = holdfast(['serve', '--engine', 'memory:', ...listen], log);
+    children.push(run.child);
+    const client = clientOf(port);
+    await eventually(
+      () =>
+        client.unary(KVService.Put, { key: utf8('a') }).then(
+          () => true,
+          () => false,
+        ),
+      'the server to answer',
+      30_000,
+    );
+    writeFileSync(limits, 'x'.repeat(64));
+    for (let line = 0; line < LINES; line++) {
+      run.child.kill('SIGHUP');
+      await client.unary(KVService.Put, { key: utf8('a') });
+    }
+    client.destroy();
+    run.child.kill('SIGTERM');
+    expect(await within(run.ended, 'the server to end', 10_000)).toBe(0);
+    reader.kill('SIGKILL');
+    closeSync(log);
+  });
+
   test('control: a program that writes to it as usual stands still', async () => {
     const { log, reader } = await stoppedReader();
     const program = `
@@ -221,7 +279,7 @@ describe('a log that nobody reads', () => {
     const { log, reader, read } = await stoppedReader();
     const program = `
       const { logger } = await import('${new URL('./log.ts', import.meta.url).href}');
-      const log = logger();
+      const { log } = logger();
       for (let line = 0; line < 8_000; line++) log('info', 'filler ' + 'x'.repeat(90));
       const told = setInterval(() => log('warn', 'after'), 50);
       process.stdout.write('written');
@@ -232,7 +290,7 @@ describe('a log that nobody reads', () => {
     children.push(child);
     await once(child.stdout!, 'data');
     reader.kill('SIGCONT');
-    await eventually(() => /"message":"after".*"droppedBefore":\d+/.test(read()), 'the count');
+    await eventually(() => /"droppedBefore":\d+,"msg":"after"/.test(read()), 'the count');
     const [, dropped] = /"droppedBefore":(\d+)/.exec(read())!;
     const lines = read().split('filler').length - 1;
     expect(lines).toBeLessThan(8_000);

@@ -16,7 +16,8 @@ import {
 import { type RunningServer, serve } from '../server/serve.ts';
 import type { TenantLimits } from '../server/tenants/meter.ts';
 import type { Command } from './command.ts';
-import { logger } from './log.ts';
+import { LEVELS, type Logger, logger, type Threshold } from './log.ts';
+import { tracerOfProcess } from './tracing.ts';
 
 const USAGE = `holdfast serve: etcd v3 gRPC, its JSON gateway, health and metrics on one port
 
@@ -39,6 +40,8 @@ const USAGE = `holdfast serve: etcd v3 gRPC, its JSON gateway, health and metric
   --password-length N    shorter ones are refused                   (1)
   --seal-days N          a key seals tokens for so long; 0: for ever (30)
   --vigil MICROSECONDS   stay awake between requests that follow each other so closely (300)
+  --log-level LEVEL      trace, debug, info, warn, error, fatal or silent (info)
+  --log-level-file FILE  which holds that word; read again on SIGHUP
   --grace SECONDS        to finish what is under way at SIGTERM      (10)
   --insecure             serve an open address without TLS and authentication
 
@@ -64,6 +67,8 @@ const OPTIONS = {
   'password-length': { type: 'string' },
   'seal-days': { type: 'string' },
   vigil: { type: 'string' },
+  'log-level': { type: 'string' },
+  'log-level-file': { type: 'string' },
   grace: { type: 'string' },
   insecure: { type: 'boolean' },
 } as const;
@@ -73,6 +78,8 @@ type Values = { [name in keyof typeof OPTIONS]?: string | boolean };
 /** As long as a sync of a good disk takes, and the way to a client of the same machine and back. */
 const VIGIL_MICROSECONDS = 300;
 const GRACE_SECONDS = 10;
+/** For the reader of the log, at the end. */
+const FLUSH_MS = 1_000;
 const SEAL_DAYS = 30;
 const DAY_MS = 86_400_000;
 
@@ -82,10 +89,13 @@ export const command: Command = {
   async run(args) {
     const { values } = parseArgs({ args: [...args], options: OPTIONS, strict: true });
     const settings: Values = { ...fromEnvironment(), ...values };
-    const log = logger();
+    const lines = logger();
+    lines.threshold = thresholdFrom(settings);
+    const { log } = lines;
     const url = text(settings.engine) ?? 'lmdb:./holdfast-data';
     const hops = url.startsWith('etcd') ? new Hops(systemRandom) : undefined;
-    const engine = await openEngine(url, hops ? { hops } : {});
+    const tracer = await tracerOfProcess(log);
+    const engine = await openEngine(url, { ...(hops && { hops }), ...(tracer && { tracer }) });
     const graceMs = number(settings.grace, 'grace', GRACE_SECONDS) * 1_000;
     let server: RunningServer;
     try {
@@ -103,17 +113,20 @@ export const command: Command = {
         vigilMs: number(settings.vigil, 'vigil', VIGIL_MICROSECONDS) / 1_000,
         insecure: settings.insecure === true,
         hops,
+        tracer,
         log,
       });
     } catch (error) {
       await engine.close();
       throw error;
     }
-    process.on('SIGHUP', () => reload(server, settings, log));
+    process.on('SIGHUP', () => reload(server, settings, lines));
     await terminated();
     await server.drain(graceMs);
     await engine.close();
     log('info', 'stopped');
+    // A reader that stands still must not keep the process from ending.
+    if (!(await lines.flushed(FLUSH_MS))) process.exit(0);
     return 0;
   },
 };
@@ -133,7 +146,8 @@ function terminated(): Promise<void> {
 }
 
 /** A file that cannot be read leaves what it says as it was. */
-function reload(server: RunningServer, settings: Values, log: ReturnType<typeof logger>): void {
+function reload(server: RunningServer, settings: Values, lines: Logger): void {
+  const { log } = lines;
   const attempt = (what: string, work: () => void): void => {
     try {
       work();
@@ -148,6 +162,23 @@ function reload(server: RunningServer, settings: Values, log: ReturnType<typeof 
   attempt('limits', () => {
     if (settings.limits !== undefined) server.limit(tenantLimits(settings));
   });
+  attempt('log level', () => {
+    if (settings['log-level-file'] === undefined) return;
+    lines.threshold = thresholdFrom(settings);
+    log('info', 'log level reloaded', { threshold: lines.threshold });
+  });
+}
+
+/** What the file says goes before what the option says. */
+function thresholdFrom(settings: Values): Threshold {
+  const path = text(settings['log-level-file']);
+  const word = path === undefined ? text(settings['log-level']) : file(path).toString().trim();
+  if (word === undefined) return 'info';
+  if (Object.hasOwn(LEVELS, word)) return word as Threshold;
+  throw new HoldfastError(
+    'invalid-argument',
+    `a log level is one of ${Object.keys(LEVELS).join(', ')}, not ${word.slice(0, 40)}`,
+  );
 }
 
 function fromEnvironment(): Values {

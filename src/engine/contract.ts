@@ -131,6 +131,9 @@ export interface Engine extends AsyncDisposable {
   /** Signs tokens for guards; absent where there is nobody to sign: only servers of ours do. */
   readonly sealer?: Sealer;
 
+  /** What an engine in this process counts; absent where it is elsewhere. */
+  readonly figures?: Figures;
+
   /** What only an operator does; absent where the store behind has tools of its own. */
   readonly operator?: Operator;
 }
@@ -142,6 +145,25 @@ export interface Engine extends AsyncDisposable {
 export interface AtOnce {
   range(request: RangeRequest): RangeResult | undefined;
   keepAlive(id: LeaseId): LeaseRenewal | undefined;
+}
+
+/** For metrics. */
+export interface Figures {
+  /** `undefined`: at the moment the store is somebody else's. */
+  read(): FiguresNow | undefined;
+  /** Tells one listener how many milliseconds each commit took, from evaluation to durable. */
+  onCommit(listener: (ms: number) => void): void;
+}
+
+export interface FiguresNow {
+  readonly leases: number;
+  /** Since the store was opened, as every count here. */
+  readonly leasesExpired: number;
+  /** Renewals that came with less than a third of the TTL left. */
+  readonly renewalsLate: number;
+  readonly watches: number;
+  /** By how much the slowest watch is behind. */
+  readonly watchLagRevisions: number;
 }
 
 /** The operator's verbs. */

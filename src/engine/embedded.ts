@@ -34,6 +34,10 @@ export async function embeddedEngine(
       range: (request) => local.rangeAtOnce(request),
       keepAlive: (id) => local.keepAliveAtOnce(id),
     },
+    figures: {
+      read: () => local.figures(),
+      onCommit: (listener) => local.onCommit(listener),
+    },
     close,
     [Symbol.asyncDispose]: close,
     operator: {

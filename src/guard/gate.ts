@@ -4,9 +4,10 @@
  */
 import type { Clock } from '../base/clock.ts';
 import { systemClock } from '../base/system.ts';
+import type { Attributes, Span, Tracer } from '../base/tracer.ts';
 import { HoldfastError } from '../model/errors.ts';
 import { isSealed, RESOURCE_LENGTH_MAX, SEAL_LIFE_MS_MAX } from '../model/seal.ts';
-import { parseToken, type Token } from '../model/token.ts';
+import { formatToken, parseToken, type Token } from '../model/token.ts';
 import { refusalText } from './fence.ts';
 import { type SealKeySet, verifySeal } from './seal.ts';
 
@@ -81,17 +82,21 @@ export interface GuardOptions {
   /** `required`: only sealed tokens pass. Otherwise a seal is verified when there is one. */
   readonly seal?: SealRule;
   readonly clock?: Clock;
+  /** Makes a span of each check, from what is presented to the verdict. */
+  readonly tracer?: Tracer;
 }
 
 export class Gate {
   readonly clock: Clock;
   readonly #guard: string;
   readonly #options: GuardOptions;
+  readonly #checks: WeakMap<Claim, Span> | undefined;
 
   constructor(guard: string, options: GuardOptions) {
     this.#guard = guard;
     this.#options = options;
     this.clock = options.clock ?? systemClock;
+    if (options.tracer) this.#checks = new WeakMap();
   }
 
   /**
@@ -106,6 +111,34 @@ export class Gate {
 
   /** Errors: `token-invalid`, `token-unsealed`, `invalid-argument`. */
   read(presented: Presented, resource: string): Claim {
+    return this.#checks ? this.#traced(presented, resource) : this.#read(presented, resource);
+  }
+
+  /** The span ends with the verdict; a claim on which none comes leaves no span. */
+  #traced(presented: Presented, resource: string): Claim {
+    const attributes = { 'holdfast.guard': this.#guard, 'holdfast.resource': resource };
+    const span = this.#options.tracer!.start('holdfast.guard.check', { attributes });
+    try {
+      const claim = this.#read(presented, resource);
+      span.set({ 'holdfast.token': formatToken(claim.token) });
+      this.#checks?.set(claim, span);
+      return claim;
+    } catch (error) {
+      span.set({ 'holdfast.result': HoldfastError.from(error).code });
+      span.fail(error);
+      span.end();
+      throw error;
+    }
+  }
+
+  /** Once: a claim may be judged again on its way. */
+  #end(claim: Claim, span: Span, verdict: Attributes): void {
+    this.#checks?.delete(claim);
+    span.set(verdict);
+    span.end();
+  }
+
+  #read(presented: Presented, resource: string): Claim {
     checkResource(resource);
     const shown = typeof presented === 'object' ? presented : { token: presented };
     const fresh = shown.fresh === true;
@@ -121,6 +154,8 @@ export class Gate {
   }
 
   admitted(claim: Claim): void {
+    const span = this.#checks?.get(claim);
+    if (span) this.#end(claim, span, { 'holdfast.result': 'admitted' });
     call(this.#options.onAdmit, { guard: this.#guard, ...claim });
   }
 
@@ -130,6 +165,12 @@ export class Gate {
       token: claim.token,
       mark: mark.token,
     });
+    const span = this.#checks?.get(claim);
+    if (span) {
+      span.fail(error);
+      const verdict = { 'holdfast.result': 'stale', 'holdfast.mark': formatToken(mark.token) };
+      this.#end(claim, span, verdict);
+    }
     const event = { guard: this.#guard, ...claim, error, mark: mark.token };
     call(this.#options.onRefuse, event);
     if (claim.fresh) call(this.#options.onFreshRefused, event);

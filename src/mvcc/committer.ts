@@ -42,6 +42,7 @@ export interface CommitterOptions {
   readonly store: Store;
   readonly state: State;
   readonly leases: LeaseRegister;
+  readonly now: () => number;
   /** Called when a round has been evaluated: hands over the effects of what ran in it. */
   readonly effects: () => Effects;
   /** Called when a round is durable, before anything in it is answered. */
@@ -51,6 +52,8 @@ export interface CommitterOptions {
 }
 
 export class Committer {
+  /** Told how many milliseconds each commit took, from its evaluation until it was durable. */
+  onCommit: ((ms: number) => void) | undefined;
   readonly #options: CommitterOptions;
   /** As the last round evaluated leaves it behind, durable or not. */
   #state: State;
@@ -119,12 +122,15 @@ export class Committer {
     // Let the caller's turn end first: what it submits together is committed together.
     await Promise.resolve();
     let taken: Pending[] = [];
+    const { onCommit } = this;
+    const sinceMs = onCommit ? this.#options.now() : 0;
     try {
       const round = await this.#options.store.commit((table) => {
         taken = this.#take();
         return this.#evaluate(table, taken);
       });
       this.#finish(round);
+      onCommit?.(this.#options.now() - sinceMs);
     } catch (error) {
       this.#fail(error, taken);
     }

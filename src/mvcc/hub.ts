@@ -41,6 +41,15 @@ export class Hub implements WatchSource {
     return size;
   }
 
+  /** By how many revisions the slowest watch is behind. */
+  get lagRevisions(): number {
+    let slowest = this.#state.revision + 1;
+    for (const { watchers } of this.#groups()) {
+      for (const { behindFrom = slowest } of watchers) slowest = Math.min(slowest, behindFrom);
+    }
+    return this.#state.revision + 1 - slowest;
+  }
+
   watch(request: WatchRequest): Watcher {
     const watcher = new Watcher(request, this);
     if (watcher.ended) return watcher;

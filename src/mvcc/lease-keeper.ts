@@ -32,6 +32,8 @@ export interface LeaseKeeperOptions {
 
 export class LeaseKeeper {
   readonly lessor: Lessor = new Lessor();
+  /** Leases that ended by time. */
+  expired = 0;
   readonly #options: LeaseKeeperOptions;
   readonly #committer: () => Committer;
   #armed: { readonly atMs: number; readonly cancel: () => void } | undefined;
@@ -201,6 +203,7 @@ export class LeaseKeeper {
   /** A store that fails meanwhile tells everybody itself; here only the wait matters. */
   async #sweepOnce(): Promise<void> {
     const { ended, fading } = this.lessor.due(this.#options.clock.now(), SWEEP_LEASES);
+    this.expired += ended.length;
     await Promise.allSettled([
       ...fading.map((lease) => this.#store(lease, lease.storedMs)),
       ...ended.map(({ id }) => this.#committer().submit((writer) => this.#end(writer, id))),

@@ -70,7 +70,11 @@ export class Lessor {
     this.#leases.delete(id);
   }
 
+  /** Renewals that came when less than a third of the lease was left. */
+  renewedLate = 0;
+
   renew(lease: Lease, nowMs: number): void {
+    if (lease.deadlineMs - nowMs < lease.ttlMs / 3) this.renewedLate++;
     lease.deadlineMs = nowMs + lease.ttlMs;
   }
 

@@ -105,6 +105,7 @@ export class LocalEngine {
       store: this.#store,
       state,
       leases: this.#leases.lessor,
+      now: () => options.clock.now(),
       effects: () => this.#leases.effects(),
       publish: (next, commits, effects) => {
         this.#leases.published(effects);
@@ -235,6 +236,22 @@ export class LocalEngine {
       if (era > writer.state.era) writer.amend({ era });
     }, call.signal);
     return this.#header();
+  }
+
+  /** What is counted, at any time. */
+  figures(): LocalFigures {
+    const { lessor, expired } = this.#leases;
+    return {
+      leases: lessor.size,
+      leasesExpired: expired,
+      renewalsLate: lessor.renewedLate,
+      watches: this.#hub.size,
+      watchLagRevisions: this.#hub.lagRevisions,
+    };
+  }
+
+  onCommit(listener: (ms: number) => void): void {
+    this.#committer.onCommit = listener;
   }
 
   async status(call: Call = {}): Promise<LocalStatus> {
@@ -426,6 +443,14 @@ export interface LocalStatus {
   readonly sizeBytes: number;
   readonly sizeInUseBytes: number;
   readonly alarms: readonly Alarm[];
+}
+
+export interface LocalFigures {
+  readonly leases: number;
+  readonly leasesExpired: number;
+  readonly renewalsLate: number;
+  readonly watches: number;
+  readonly watchLagRevisions: number;
 }
 
 export interface StoreHash {

@@ -74,6 +74,10 @@ export class Watcher implements ListenedWatch {
     }
   }
 
+  get behindFrom(): Revision | undefined {
+    return this.#behindFrom;
+  }
+
   get live(): boolean {
     return this.#behindFrom === undefined && !this.#ended;
   }

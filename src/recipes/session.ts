@@ -18,6 +18,7 @@ import { Interruption } from './interruption.ts';
 import type { ClaimKeys } from './keys.ts';
 import { Losses } from './losses.ts';
 import { Orphans } from './orphans.ts';
+import { type Renewal, Renewals } from './renewals.ts';
 import { Requests } from './requests.ts';
 import { Slots, type TakenKey } from './slots.ts';
 
@@ -75,6 +76,7 @@ export class Session implements AsyncDisposable {
   readonly #lagMsMax: number;
   readonly #controller = new AbortController();
   readonly #listeners = new Set<(error: HoldfastError) => void>();
+  readonly #renewed = new Renewals();
   readonly #holdings = new Bag<Holding>();
   readonly #requests = new Requests();
   readonly #slots = new Slots();
@@ -155,6 +157,10 @@ export class Session implements AsyncDisposable {
     if (this.#lost) tell(this.#lost);
     else this.#listeners.add(tell);
     return () => this.#listeners.delete(tell);
+  }
+
+  onRenewal(tell: (renewal: Renewal) => void): () => void {
+    return this.#renewed.add(tell);
   }
 
   /**
@@ -339,6 +345,7 @@ export class Session implements AsyncDisposable {
       // Too late is too late: the holder has been told.
       if (this.#check()) return;
       this.#troubled = undefined;
+      this.#renewed.tell(this.remainingMs, this.ttlMs);
       this.#confirm(sentAtMs, Math.min(ttlMs, this.ttlMs));
       this.#planTick(sentAtMs + this.#renewEveryMs());
       this.#losses.audit(this.#holdings, () =>

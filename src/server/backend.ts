@@ -5,6 +5,7 @@ import type { Clock } from '../base/clock.ts';
 import type { Engine } from '../engine/contract.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { Header, LeaseId, TxnRequest, TxnResult } from '../model/transaction.ts';
+import type { LockFigures } from '../recipes/figures.ts';
 import { headerToWire, type Identity as WireIdentity } from '../wire/messages/convert.ts';
 import { demandsOf, Gate, type Identity } from './access/gate.ts';
 import { LoginThrottle } from './access/login-throttle.ts';
@@ -42,6 +43,8 @@ export interface BackendOptions {
   readonly passwordLengthMin?: number | undefined;
   /** A key signs sealed tokens for so long. @default 30 days */
   readonly sealRotateMs?: number | undefined;
+  /** Counts what is asked of the Lock and Election services. */
+  readonly locks?: LockFigures | undefined;
   /** Told that another key signs them. */
   readonly onSealKey?: ((keyId: string) => void) | undefined;
 }
@@ -56,6 +59,8 @@ export interface Call {
   readonly connection: Connection;
   /** Where it comes from, as far as the system knows; empty for a Unix socket. */
   readonly address: string;
+  /** What came with it beside the request: metadata of gRPC, fields of HTTP, by lower-case name. */
+  header(name: string): string | undefined;
 }
 
 /** What a client's connection holds while it lasts. */

@@ -1,10 +1,12 @@
 /** What a server answers to plain HTTP: health, version, metrics, and the gateway's paths. */
+
+import type { Metrics } from '../base/metrics.ts';
 import { HoldfastError } from '../model/errors.ts';
 import { SEAL_KEYS_PATH } from '../model/seal-keys.ts';
 import type { Backend } from './backend.ts';
 import { type Exchange, respond } from './exchange.ts';
+import type { StoreFigures } from './figures/store.ts';
 import type { Gateway } from './gateway.ts';
-import type { Metrics } from './metrics.ts';
 import { sealKeysPage } from './sealing/page.ts';
 import type { Readiness } from './services/health.ts';
 import { EMULATED_VERSION } from './services/maintenance.ts';
@@ -13,6 +15,7 @@ export interface EndpointOptions {
   readonly backend: Backend;
   readonly gateway: Gateway;
   readonly metrics: Metrics;
+  readonly storeFigures: StoreFigures;
   readonly readiness: Readiness;
   /** Names under which this server may be called; a browser led here by another name is refused. */
   readonly hosts: () => ReadonlySet<string>;
@@ -108,7 +111,8 @@ export class Endpoints {
     }
   }
 
-  #metrics(exchange: Exchange): void {
+  async #metrics(exchange: Exchange): Promise<void> {
+    await this.#options.storeFigures.look();
     const type = 'text/plain; version=0.0.4; charset=utf-8';
     respond(exchange, 200, type, this.#options.metrics.render());
   }

@@ -92,7 +92,8 @@ export class Gateway {
         'invalid-argument',
       );
     }
-    return { identity, signal, address: exchange.address, connection: exchange.connection };
+    const { address, connection } = exchange;
+    return { identity, signal, address, connection, header: (name) => exchange.header(name) };
   }
 
   async #unary(handler: UnaryHandler, exchange: Exchange, call: Call): Promise<void> {

@@ -21,6 +21,7 @@ export interface GrpcOptions {
   /** Takes the streams that are not gRPC. */
   readonly other: (session: ServerSession) => StreamHandler;
   readonly onFault: (error: unknown) => void;
+  readonly onStreamStart: (path: string) => void;
   readonly onCallEnd: (path: string, code: number, seconds: number) => void;
 }
 
@@ -43,11 +44,15 @@ export function grpcServer(options: GrpcOptions): GrpcServer {
       server.unary(handler.method, (request, call) => handler.run(request as never, arrived(call)));
     } else if (handler.direct) {
       const { direct } = handler;
-      server.stream(handler.method, (call) => direct(call, arrived(call)));
+      server.stream(handler.method, (call) => {
+        options.onStreamStart(handler.method.path);
+        return direct(call, arrived(call));
+      });
     } else {
-      server.bidiStream(handler.method, (requests, call) =>
-        handler.run(requests as AsyncIterable<never>, arrived(call)),
-      );
+      server.bidiStream(handler.method, (requests, call) => {
+        options.onStreamStart(handler.method.path);
+        return handler.run(requests as AsyncIterable<never>, arrived(call));
+      });
     }
   }
   return server;
@@ -70,6 +75,10 @@ class GrpcCall implements Call {
     this.#call = call;
     const token = call.header('token') ?? call.header('authorization');
     this.identity = callers.identify(token, call.session.tls);
+  }
+
+  header(name: string): string | undefined {
+    return this.#call.header(name);
   }
 
   get signal(): AbortSignal {

@@ -8,25 +8,32 @@ import type { Server as HttpServer } from 'node:http';
 import { isIP, type Socket } from 'node:net';
 import type { TlsOptions } from 'node:tls';
 import type { Clock } from '../base/clock.ts';
+import { Metrics } from '../base/metrics.ts';
 import { systemClock } from '../base/system.ts';
+import type { Tracer } from '../base/tracer.ts';
 import type { Engine } from '../engine/contract.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { Hops } from '../model/hops.ts';
+import { lockFigures } from '../recipes/figures.ts';
 import { type Http2Server, listen } from '../wire/net/server.ts';
 import { opaqueTokens, type Tokens } from './access/tokens.ts';
 import { Backend } from './backend.ts';
 import { type Callers, callers } from './callers.ts';
 import { Endpoints } from './endpoints.ts';
+import { CallFigures } from './figures/calls.ts';
+import { processFigures } from './figures/process.ts';
+import { StoreFigures } from './figures/store.ts';
+import { trafficFigures } from './figures/traffic.ts';
 import { Gateway } from './gateway.ts';
 import { grpcServer } from './grpc.ts';
 import { http1Server } from './http1.ts';
 import { PlainStreams } from './http2.ts';
-import { Metrics } from './metrics.ts';
 import { Readiness } from './services/health.ts';
 import { services } from './services/index.ts';
 import type { TenantLimits } from './tenants/meter.ts';
+import { traced } from './tracing.ts';
 
-export type LogLevel = 'info' | 'warn' | 'error';
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 export type Log = (level: LogLevel, message: string, details?: Record<string, unknown>) => void;
 
 export interface ServeOptions {
@@ -64,6 +71,8 @@ export interface ServeOptions {
   /** How long the loop stays awake between requests that follow each other closely. */
   readonly vigilMs?: number | undefined;
   readonly clock?: Clock;
+  /** Makes a span of each call; see `holdfast/opentelemetry`. */
+  readonly tracer?: Tracer | undefined;
   /** Must not block; the default is silence. */
   readonly log?: Log;
 }
@@ -94,7 +103,9 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
   const clock = options.clock ?? systemClock;
   const tokens = options.tokens ?? opaqueTokens(clock);
   let urls: readonly string[] = options.advertise ?? [];
+  const metrics = new Metrics();
   const backend = await Backend.open({
+    locks: lockFigures(metrics),
     engine: options.engine,
     clock,
     tokens,
@@ -107,7 +118,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     onSealKey: (keyId) => log('info', 'another key seals tokens', { keyId }),
   });
   refuseOpenDoor(options, backend);
-  const running = new Running(options, backend, clock, tokens, log);
+  const running = new Running({ options, backend, metrics, clock, tokens, log });
   await running.start();
   if (!options.advertise) urls = [running.url];
   return running;
@@ -128,22 +139,37 @@ function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 }
 
+interface Parts {
+  readonly options: ServeOptions;
+  readonly backend: Backend;
+  readonly metrics: Metrics;
+  readonly clock: Clock;
+  readonly tokens: Tokens;
+  readonly log: Log;
+}
+
 class Running implements RunningServer {
   readonly backend: Backend;
-  readonly metrics = new Metrics();
+  readonly metrics: Metrics;
   readonly #options: ServeOptions;
   readonly #clock: Clock;
   readonly #log: Log;
   readonly #readiness = new Readiness();
   readonly #callers: Callers;
   readonly #following = new AbortController();
+  readonly #storeFigures: StoreFigures;
   #http2: Http2Server | undefined;
   #http1: HttpServer | undefined;
   #stop: () => void = () => {};
 
-  constructor(options: ServeOptions, backend: Backend, clock: Clock, tokens: Tokens, log: Log) {
+  constructor({ options, backend, metrics, clock, tokens, log }: Parts) {
     this.#options = options;
     this.backend = backend;
+    this.metrics = metrics;
+    const { engine } = options;
+    const revision = (): number => backend.lastHeader.revision;
+    const commits = options.silent !== true;
+    this.#storeFigures = new StoreFigures({ metrics, engine, clock, commits, revision });
     this.#clock = clock;
     this.#log = log;
     this.#callers = callers({
@@ -166,9 +192,9 @@ class Running implements RunningServer {
 
   async start(): Promise<void> {
     const { options, metrics } = { options: this.#options, metrics: this.metrics };
-    const handlers = services(this.backend, this.#readiness);
-    const seconds = metrics.histogram('holdfast_call_seconds', 'Time from request to answer.');
-    const calls = metrics.counter('holdfast_calls_total', 'Calls by method and gRPC code.');
+    const handlers = traced(services(this.backend, this.#readiness), options.tracer);
+    const calls = new CallFigures(metrics);
+    const connected = trafficFigures(metrics);
     const messageBytesMax = options.messageBytesMax ?? MESSAGE_BYTES_MAX;
     const onFault = (error: unknown): void => this.#fault(error);
     const endpoints = this.#endpoints(handlers, messageBytesMax);
@@ -181,10 +207,8 @@ class Running implements RunningServer {
       hops: options.hops,
       other: (session) => new PlainStreams(session, { endpoints, grpcPaths: handlers, onFault }),
       onFault,
-      onCallEnd: (path, code, took) => {
-        calls.add({ method: path, code: String(code) });
-        seconds.observe(took, { method: path });
-      },
+      onStreamStart: (path) => calls.streamStarted(path),
+      onCallEnd: (path, code, took) => calls.ended(path, code, took),
     });
     const { path, host, port = DEFAULT_PORT } = options.listen ?? {};
     this.#http2 = await listen({
@@ -197,20 +221,25 @@ class Running implements RunningServer {
       ...(options.silent ? { detached: true } : {}),
       ...(options.vigilMs ? { vigilMs: options.vigilMs } : {}),
       clock: this.#clock,
-      accept: (session) => grpc.accept(session),
+      accept: (session) => {
+        connected(session.socket);
+        this.#log('debug', 'a connection', { address: session.remoteAddress });
+        return grpc.accept(session);
+      },
       http1: this.#http1,
       onHandlerError: onFault,
     }).catch((error: unknown) => {
       throw startError(error, this.#options);
     });
-    this.#stop = () => grpc.stop();
+    // A server inside another program leaves the program's process to the program.
+    const stopMeasuring = options.silent ? () => {} : processFigures(metrics, this.#clock);
+    this.#stop = () => {
+      grpc.stop();
+      stopMeasuring();
+    };
     metrics.gauge('holdfast_connections', 'Open connections.', () => this.#http2!.connections);
     metrics.gauge('holdfast_calls_active', 'Calls under way.', () => grpc.active);
-    metrics.gauge(
-      'holdfast_revision',
-      'Newest revision answered.',
-      () => this.backend.lastHeader.revision,
-    );
+    metrics.gauge('etcd_server_proposals_pending', 'Calls under way.', () => grpc.active);
     void this.#followAccess();
     this.#log('info', 'serving', { url: this.url, engine: options.engine.capabilities.name });
   }
@@ -276,6 +305,7 @@ class Running implements RunningServer {
       backend: this.backend,
       gateway,
       metrics: this.metrics,
+      storeFigures: this.#storeFigures,
       readiness: this.#readiness,
       hosts: () => new Set(['127.0.0.1', 'localhost', '[::1]', host]),
       checkHost: path === undefined && isLoopback(host),
@@ -301,8 +331,7 @@ class Running implements RunningServer {
   }
 
   #fault(error: unknown): void {
-    const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.#log('error', 'a request met a fault in the software', { error: message });
+    this.#log('error', 'a request met a fault in the software', { err: error });
   }
 }
 

@@ -8,7 +8,14 @@
  */
 import { abortable } from '../base/abort.ts';
 import { systemClock } from '../base/system.ts';
-import type { AtOnce, CallOptions, Capabilities, Engine, Operator } from '../engine/contract.ts';
+import type {
+  AtOnce,
+  CallOptions,
+  Capabilities,
+  Engine,
+  Figures,
+  Operator,
+} from '../engine/contract.ts';
 import type { LmdbOptions } from '../engine/lmdb/engine.ts';
 import { abortError, HoldfastError } from '../model/errors.ts';
 import type { LeaseGrant, LeaseGrantRequest, LeaseInfo, LeaseRenewal } from '../model/lease.ts';
@@ -134,6 +141,16 @@ export class SharedEngine implements Engine {
     keepAlive: (id) => this.#atOnce((owner) => owner.keepAlive(id)),
   };
 
+  /** Of the store, while this process is its owner. */
+  readonly figures: Figures = {
+    read: () => this.#standing?.engine.figures?.read(),
+    onCommit: (listener) => {
+      this.#onCommit = listener;
+      this.#standing?.engine.figures?.onCommit(listener);
+    },
+  };
+  #onCommit: ((ms: number) => void) | undefined;
+
   #atOnce<T>(run: (owner: AtOnce) => T | undefined): T | undefined {
     const { atOnce } = this.#standing?.engine ?? {};
     if (!atOnce || this.#closing) return undefined;
@@ -228,6 +245,7 @@ export class SharedEngine implements Engine {
     joining.then(
       (member) => {
         if (!this.#left.has(member)) this.#standing = member;
+        if (this.#onCommit) member.engine.figures?.onCommit(this.#onCommit);
         return member.lost.then(() => this.#replace(member));
       },
       () => {},

@@ -16,8 +16,12 @@ export interface Run {
 }
 
 /** Runs a command; `log` is a file descriptor to take instead of a pipe to us. */
-export function holdfast(args: readonly string[], log: number | 'pipe' = 'pipe'): Run {
-  const child = spawn(process.execPath, [...FROM_SOURCE, MAIN, ...args], {
+export function holdfast(
+  args: readonly string[],
+  log: number | 'pipe' = 'pipe',
+  nodeArgs: readonly string[] = [],
+): Run {
+  const child = spawn(process.execPath, [...FROM_SOURCE, ...nodeArgs, MAIN, ...args], {
     cwd: ROOT,
     stdio: ['ignore', 'ignore', log],
   });
@@ -44,8 +48,11 @@ export interface Serving extends Run {
 }
 
 /** A server that serves, and its port. */
-export async function serving(args: readonly string[]): Promise<Serving> {
-  const run = holdfast(['serve', '--listen', '0', ...args]);
+export async function serving(
+  args: readonly string[],
+  nodeArgs: readonly string[] = [],
+): Promise<Serving> {
+  const run = holdfast(['serve', '--listen', '0', ...args], 'pipe', nodeArgs);
   const [, port] = await saying(run, /"url":"https?:\/\/127\.0\.0\.1:(\d+)"/);
   return { ...run, port: Number(port) };
 }

@@ -167,7 +167,10 @@ export class Channel {
     const patience = this.#clients.length === 1 ? Number.POSITIVE_INFINITY : this.attemptMs;
     const deadlineMs = Math.max(1, Math.min(patience, leftMs));
     const { effect, signal } = options;
-    return client.unary(method, request, { effect, signal, deadlineMs });
+    const metadata = this.#config.tracer?.fields();
+    // Without metadata of its own a call's headers are those of the last one.
+    if (!metadata?.length) return client.unary(method, request, { effect, signal, deadlineMs });
+    return client.unary(method, request, { effect, signal, deadlineMs, metadata });
   }
 
   /**

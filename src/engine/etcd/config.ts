@@ -2,6 +2,7 @@
 import type { ConnectionOptions as TlsOptions } from 'node:tls';
 import type { Clock } from '../../base/clock.ts';
 import type { Random } from '../../base/random.ts';
+import type { Tracer } from '../../base/tracer.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import type { Hops } from '../../model/hops.ts';
 
@@ -29,6 +30,8 @@ export interface EtcdOptions {
   readonly onDisconnect?: () => void;
   /** Given, requests say which servers they come through; for a server before this engine. */
   readonly hops?: Hops;
+  /** Given, requests carry the active span's context. One that takes several along has the first's. */
+  readonly tracer?: Tracer;
   /** Told at the start when the cluster runs a release with known faults. @default nobody */
   readonly onWarning?: (message: string) => void;
   /** Events a slow reader may have waiting before its watch is paused. @default 8 MiB */

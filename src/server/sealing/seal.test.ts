@@ -17,6 +17,7 @@ const call: Call = {
   address: '127.0.0.1',
   signal: new AbortController().signal,
   connection: { onEnd: () => {} },
+  header: () => undefined,
 };
 
 /** Something happens just before the keys are read: after the claim was, and before it is signed. */

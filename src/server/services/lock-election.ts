@@ -16,18 +16,23 @@ import type { Backend, Call } from '../backend.ts';
 import * as elections from './elections.ts';
 import { linePrefix } from './line.ts';
 import { type Handler, only, stream, unary } from './service.ts';
+import { Stays } from './stays.ts';
 
 const CONNECTION_LEASE_TTL_MS = 15_000;
 
 export function lockService(backend: Backend): Handler[] {
+  const stays = new Stays(backend.options.clock, backend.options.locks);
   return [
     unary(LockService.Lock, ({ name, lease }, call) =>
       plainly(async () => {
         mayStandIn(backend, name, call);
         const id = lease || (await connectionLease(backend, call));
         await backend.leaseKeys(id, 'write', call);
-        const { key, header } = await inLine(backend, call, (wait) =>
-          elections.lock(backend.view(call), { name, lease: id }, wait),
+        const lock = (wait: elections.Wait): ReturnType<typeof elections.lock> =>
+          elections.lock(backend.view(call), { name, lease: id }, wait);
+        const { key, header } = await stays.wait(
+          () => inLine(backend, call, lock),
+          (granted) => granted.key,
         );
         return { header: backend.header(header), key };
       }),
@@ -35,13 +40,16 @@ export function lockService(backend: Backend): Handler[] {
     unary(LockService.Unlock, ({ key }, call) =>
       plainly(async () => {
         backend.gate.keys(call.identity, [{ right: 'write', range: { key } }]);
-        return { header: backend.header(await elections.unlock(backend.view(call), key)) };
+        const header = await elections.unlock(backend.view(call), key);
+        stays.ended(key);
+        return { header: backend.header(header) };
       }),
     ),
   ];
 }
 
 export function electionService(backend: Backend): Handler[] {
+  const stays = new Stays(backend.options.clock, backend.options.locks);
   const ruled = (leader: WireLeaderKey | undefined, call: Call): elections.LeaderKey => {
     if (!leader) {
       throw new HoldfastError('invalid-argument', '"leader" field must be provided');
@@ -56,8 +64,11 @@ export function electionService(backend: Backend): Handler[] {
         const id = lease || (await connectionLease(backend, call));
         await backend.leaseKeys(id, 'write', call);
         const request = { name, lease: id, value };
-        const won = await inLine(backend, call, (wait) =>
-          elections.campaign(backend.view(call), request, wait),
+        const campaign = (wait: elections.Wait): ReturnType<typeof elections.campaign> =>
+          elections.campaign(backend.view(call), request, wait);
+        const won = await stays.wait(
+          () => inLine(backend, call, campaign),
+          ({ leader }) => leader.key,
         );
         return { header: backend.header(won.header), leader: won.leader };
       }),
@@ -72,7 +83,9 @@ export function electionService(backend: Backend): Handler[] {
     unary(ElectionService.Resign, ({ leader }, call) =>
       plainly(async () => {
         const own = ruled(leader, call);
-        return { header: backend.header(await elections.resign(backend.view(call), own)) };
+        const header = await elections.resign(backend.view(call), own);
+        stays.ended(own.key);
+        return { header: backend.header(header) };
       }),
     ),
     unary(ElectionService.Leader, ({ name }, call) =>
