@@ -39,6 +39,7 @@ const USAGE = `holdfast serve: etcd v3 gRPC, its JSON gateway, health and metric
   --password-length N    shorter ones are refused                   (1)
   --seal-days N          a key seals tokens for so long; 0: for ever (30)
   --grace SECONDS        to finish what is under way at SIGTERM      (10)
+  --no-audit             keep no log of administrative acts in the store
   --insecure             serve an open address without TLS and authentication
 
 Every option may be given as an environment variable: --client-ca is HOLDFAST_CLIENT_CA.`;
@@ -63,6 +64,7 @@ const OPTIONS = {
   'password-length': { type: 'string' },
   'seal-days': { type: 'string' },
   grace: { type: 'string' },
+  'no-audit': { type: 'boolean' },
   insecure: { type: 'boolean' },
 } as const;
 
@@ -96,6 +98,7 @@ export const command: Command = {
         tenantLimits: tenantLimits(settings),
         sealRotateMs: sealRotateMs(settings),
         passwordLengthMin: number(settings['password-length'], 'password-length', 1),
+        audit: settings['no-audit'] !== true,
         insecure: settings.insecure === true,
         hops,
         log,

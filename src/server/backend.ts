@@ -11,6 +11,9 @@ import { LoginThrottle } from './access/login-throttle.ts';
 import { AccessStore } from './access/store.ts';
 import type { Tokens } from './access/tokens.ts';
 import { NO_ACCESS_CONTROL } from './access/users.ts';
+import { AuditDesk } from './audit/desk.ts';
+import { AuditLog } from './audit/log.ts';
+import { breakingOf, mayBreak, type Taking, takingOf } from './audit/takings.ts';
 import { Departure } from './departure.ts';
 import { SealKeys } from './sealing/keys.ts';
 import type { TenantLimits } from './tenants/meter.ts';
@@ -44,6 +47,10 @@ export interface BackendOptions {
   readonly sealRotateMs?: number | undefined;
   /** Told that another key signs them. */
   readonly onSealKey?: ((keyId: string) => void) | undefined;
+  /** Keep the audit log. @default false */
+  readonly audit?: boolean | undefined;
+  /** Told what could not be written to it. */
+  readonly onAuditFailure?: ((message: string, reason: string) => void) | undefined;
 }
 
 const SEAL_ROTATE_MS = 30 * 86_400_000;
@@ -56,6 +63,8 @@ export interface Call {
   readonly connection: Connection;
   /** Where it comes from, as far as the system knows; empty for a Unix socket. */
   readonly address: string;
+  /** Common name of the certificate that was verified; empty without one. */
+  readonly certificate?: string;
 }
 
 /** What a client's connection holds while it lasts. */
@@ -71,6 +80,7 @@ export class Backend {
   readonly tenants: Tenants;
   readonly logins: LoginThrottle;
   readonly sealKeys: SealKeys;
+  readonly audit: AuditDesk;
   readonly wire: WireIdentity;
   /** For calls that wait for what others do. */
   readonly departure: Departure = new Departure();
@@ -95,9 +105,13 @@ export class Backend {
     });
     this.logins = new LoginThrottle(options.clock);
     this.tenants = new Tenants(options.engine, options.clock, options.tenantLimits);
+    const { engine, clock } = options;
+    const log = options.audit ? auditLog(options) : undefined;
+    this.audit = new AuditDesk({ log, gate: this.gate, clock });
     this.sealKeys = new SealKeys({
-      engine: options.engine,
-      clock: options.clock,
+      engine,
+      clock,
+      along: log?.along({ act: 'seal-keys.rotate', reason: 'by itself' }),
       rotateEveryMs: options.sealRotateMs ?? SEAL_ROTATE_MS,
       onRotate: options.onSealKey ?? (() => {}),
     });
@@ -125,14 +139,44 @@ export class Backend {
 
   /** Judges a transaction with its original arguments, then runs it. */
   txn(request: TxnRequest, call: Call): Promise<TxnResult> {
-    return this.gate.open ? this.view(call).txn(request) : this.#judgedTxn(request, call);
+    const plain = this.gate.open && !mayBreak(request);
+    return plain ? this.view(call).txn(request) : this.#judgedTxn(request, call);
   }
 
   async #judgedTxn(request: TxnRequest, call: Call): Promise<TxnResult> {
     const { requirements, leases } = demandsOf(request);
     this.gate.keys(call.identity, requirements);
     for (const lease of leases) await this.leaseKeys(lease, 'write', call);
+    if (this.audit.log && (mayBreak(request) || this.gate.operator(call.identity))) {
+      return this.#recordedTxn(request, call);
+    }
     return this.view(call).txn(request);
+  }
+
+  /** What takes something from a holder is told, with its reason where one is given. */
+  async #recordedTxn(request: TxnRequest, call: Call): Promise<TxnResult> {
+    const view = this.view(call);
+    const breaking = mayBreak(request) ? breakingOf(request) : undefined;
+    if (!this.gate.operator(call.identity)) {
+      const result = await view.txn(request);
+      if (breaking && result.succeeded) this.audit.released(call, breaking);
+      return result;
+    }
+    const isOwn = (lease: LeaseId): boolean => this.audit.isOwn(call, lease);
+    const taking = breaking ?? (await takingOf(request, view, isOwn));
+    if (!taking) return view.txn(request);
+    return this.taken(call, taking, () => view.txn(request));
+  }
+
+  /** An operator's hand on what another holds. */
+  taken<T>(call: Call, taking: Taking, work: () => Promise<T>): Promise<T> {
+    return this.audit.around(call, taking, work, {
+      remedy: true,
+      ended: (result) =>
+        (result as { succeeded?: boolean }).succeeded === false
+          ? { outcome: 'refused', reason: 'its conditions did not hold' }
+          : {},
+    });
   }
 
   /** The keys of a lease are as much touched by what happens to it as if they had been named. */
@@ -148,8 +192,19 @@ export class Backend {
     }
   }
 
+  /** A log that is there says that from now on it is not kept. */
+  async leaveAudit(): Promise<void> {
+    const log = auditLog(this.options);
+    const { head } = await log.head();
+    if (head.seq > 0) await log.note({ act: 'audit.off', reason: 'the server was started so' });
+  }
+
   /** For requests that concern the whole server: root, and of no tenant. */
   admin(call: Call): void {
     this.gate.admin(call.identity);
   }
+}
+
+function auditLog({ engine, clock, name, onAuditFailure = () => {} }: BackendOptions): AuditLog {
+  return new AuditLog({ engine, clock, server: name, onFailure: onAuditFailure });
 }

@@ -1,5 +1,7 @@
 /** Leases. The wire counts whole seconds; what the engine counts finer is rounded in its favour. */
 import { HoldfastError } from '../../model/errors.ts';
+import { leaseHex } from '../../model/lease.ts';
+import type { Header } from '../../model/transaction.ts';
 import { ttlToWire } from '../../wire/messages/convert.ts';
 import type {
   LeaseKeepAliveRequest,
@@ -21,12 +23,16 @@ export function leaseService(backend: Backend): Handler[] {
       backend.gate.authenticated(call.identity);
       const ttlMs = Math.max(request.TTL, TTL_SECONDS_MIN) * 1_000;
       const grant = await backend.view(call).grantLease({ id: request.ID, ttlMs });
+      backend.audit.owns(call, grant.id);
       return { header: backend.header(grant.header), ID: grant.id, TTL: ttlToWire(grant.ttlMs) };
     }),
     unary(LeaseService.LeaseRevoke, async (request, call) => {
       backend.gate.authenticated(call.identity);
       await backend.leaseKeys(request.ID, 'write', call);
-      const header = await backend.view(call).revokeLease(request.ID);
+      const revoke = (): Promise<Header> => backend.view(call).revokeLease(request.ID);
+      const others = backend.gate.operator(call.identity) && !backend.audit.isOwn(call, request.ID);
+      const taking = { act: 'lease.revoke', subject: leaseHex(request.ID), reason: '' };
+      const header = await (others ? backend.taken(call, taking, revoke) : revoke());
       return { header: backend.header(header) };
     }),
     unary(LeaseService.LeaseTimeToLive, (request, call) => timeToLive(backend, request, call)),
