@@ -93,7 +93,7 @@ async function onServer<T>(
   work: (auditor: Auditor) => Promise<T>,
 ): Promise<T> {
   await using engine = await EtcdEngine.open(parseEtcdUrl(server));
-  return work(engine.auditor);
+  return await work(engine.auditor);
 }
 
 async function list(auditor: Auditor, { from, limit, json }: Values): Promise<number> {

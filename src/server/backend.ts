@@ -195,8 +195,14 @@ export class Backend {
   /** A log that is there says that from now on it is not kept. */
   async leaveAudit(): Promise<void> {
     const log = auditLog(this.options);
-    const { head } = await log.head();
-    if (head.seq > 0) await log.note({ act: 'audit.off', reason: 'the server was started so' });
+    try {
+      const { head } = await log.head();
+      if (head.seq > 0) await log.note({ act: 'audit.off', reason: 'the server was started so' });
+    } catch (error) {
+      // Also the way to go on when it is damaged.
+      const { message } = HoldfastError.from(error);
+      this.options.onAuditFailure?.('the audit log does not say that it is not kept', message);
+    }
   }
 
   /** For requests that concern the whole server: root, and of no tenant. */

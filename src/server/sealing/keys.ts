@@ -112,8 +112,9 @@ export class SealKeys {
         return due ? rotated(present, moment, makeKey) : present;
       }, this.#options.along);
     } catch (error) {
-      // A full disk keeps no holder from sealing: the key goes on until there is room for the next.
-      if (usable && HoldfastError.is(error, 'no-space')) return usable;
+      // A full disk or a damaged audit log keeps no holder from sealing: the key goes on meanwhile.
+      const { code } = HoldfastError.from(error);
+      if (usable && (code === 'no-space' || code === 'corrupt')) return usable;
       throw error;
     }
   }
