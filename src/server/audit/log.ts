@@ -292,14 +292,16 @@ export class AuditLog {
 
   /** The acts in their places; where the era has risen an entry says so first. */
   #made(acts: readonly AuditAct[], { head, header }: Standing): AuditEntry[] {
-    const { era, revision } = header;
+    // A gateway before a cluster may not have heard yet that another one lifted the era.
+    const era = Math.max(header.era, head.era);
     const rose = head.seq > 0 && era > head.era;
     const reason = 'what era before wrote behind this point, if anything, is not in this chain';
     const rise = { act: ERA_ACT, subject: `${head.era} to ${era}`, reason };
+    const { server } = this.#options;
     const entries: AuditEntry[] = [];
     let { seq, hash: previous } = head;
     for (const act of rose ? [this.#act(rise), ...acts] : acts) {
-      const place = { seq: ++seq, era, revision, server: this.#options.server, previous };
+      const place = { seq: ++seq, era, revision: header.revision, server, previous };
       const entry = linked(act, place, sha256);
       entries.push(entry);
       previous = entry.hash;
