@@ -104,6 +104,17 @@ test('an export that was changed ends with 1 and the first bad entry, as a proce
   expect([status, stderr]).toEqual([1, `${ran.out}\n`]);
 });
 
+const python = spawnSync('python3', ['--version']).status === 0;
+test.skipIf(!python)('the few lines of Python in the documentation check it as well', async () => {
+  await on('export', file('audit.ndjson'));
+  const [, code] = /```python\n(.*?)```/s.exec(readFileSync('docs/audit.md', 'utf8'))!;
+  const check = (): number | null => spawnSync('python3', ['-c', code!], { cwd: directory }).status;
+  expect(check()).toBe(0);
+  const log = readFileSync(file('audit.ndjson'), 'utf8');
+  writeFileSync(file('audit.ndjson'), log.replace('"ann"', '"eve"'));
+  expect(check()).toBe(1);
+});
+
 test('who is not root sees nothing', async () => {
   const ann = `etcd://ann:ann-pw@127.0.0.1:${server.port}`;
   for (const args of [['list'], ['verify'], ['prune', '--before', '2']]) {

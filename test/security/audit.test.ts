@@ -17,6 +17,7 @@ import {
   AuditService,
   AuthorityService,
   AuthService,
+  ElectionService,
   KVService,
   LeaseService,
   LockService,
@@ -153,6 +154,8 @@ describe('what gets in', () => {
     await root.unary(KVService.DeleteRange, { key: utf8('a/'), rangeEnd: utf8('a0') });
     const { ID } = await ann.unary(LeaseService.LeaseGrant, { TTL: 60 });
     await root.unary(LeaseService.LeaseRevoke, { ID });
+    const { leader } = await ann.unary(ElectionService.Campaign, { name: utf8('a/chair') });
+    await root.unary(ElectionService.Resign, { leader });
     const mine = await root.unary(LeaseService.LeaseGrant, { TTL: 60 });
     await root.unary(LeaseService.LeaseRevoke, { ID: mine.ID });
     await root.unary(KVService.Put, { key: utf8('a/plain') });
@@ -163,6 +166,7 @@ describe('what gets in', () => {
       'claim.delete',
       'claim.delete',
       'lease.revoke',
+      'claim.resign',
     ]);
     expect(entries[2]!.subject).toMatch(/^a\/3\/[0-9a-f]+$/);
     expect(entries[3]!.subject).toBe(leaseHex(ID));

@@ -1,7 +1,7 @@
 /** Leases. The wire counts whole seconds; what the engine counts finer is rounded in its favour. */
 import { HoldfastError } from '../../model/errors.ts';
 import { leaseHex } from '../../model/lease.ts';
-import type { Header } from '../../model/transaction.ts';
+import type { Header, LeaseId } from '../../model/transaction.ts';
 import { ttlToWire } from '../../wire/messages/convert.ts';
 import type {
   LeaseKeepAliveRequest,
@@ -29,10 +29,7 @@ export function leaseService(backend: Backend): Handler[] {
     unary(LeaseService.LeaseRevoke, async (request, call) => {
       backend.gate.authenticated(call.identity);
       await backend.leaseKeys(request.ID, 'write', call);
-      const revoke = (): Promise<Header> => backend.view(call).revokeLease(request.ID);
-      const others = backend.gate.operator(call.identity) && !backend.audit.isOwn(call, request.ID);
-      const taking = { act: 'lease.revoke', subject: leaseHex(request.ID), reason: '' };
-      const header = await (others ? backend.taken(call, taking, revoke) : revoke());
+      const header = await revoke(backend, request.ID, call);
       return { header: backend.header(header) };
     }),
     unary(LeaseService.LeaseTimeToLive, (request, call) => timeToLive(backend, request, call)),
@@ -47,6 +44,14 @@ export function leaseService(backend: Backend): Handler[] {
       direct: (frames, call) => framedKeepAlives(backend, frames, call),
     }),
   ];
+}
+
+/** An operator who ends a lease that is not his takes what it holds from somebody. */
+function revoke(backend: Backend, id: LeaseId, call: Call): Promise<Header> {
+  const others = backend.gate.operator(call.identity) && !backend.audit.isOwn(call, id);
+  if (!others) return backend.view(call).revokeLease(id);
+  const taking = { act: 'lease.revoke', subject: leaseHex(id), reason: '' };
+  return backend.taken(call, taking, () => backend.view(call).revokeLease(id));
 }
 
 async function timeToLive(
