@@ -57,13 +57,7 @@ async function compare(
   const etcd = await startEtcd();
   context.cleanup(() => etcd.stop());
   const engine = await openMemoryEngine({ retainRevisions: 0 });
-  // The entries of the audit log take revisions, which are compared here.
-  const server = await serve({
-    engine: bend(engine),
-    listen: { port: 0 },
-    name: 'm0',
-    audit: false,
-  });
+  const server = await serve({ engine: bend(engine), listen: { port: 0 }, name: 'm0' });
   context.cleanup(async () => {
     await server.close();
     await engine.close();
