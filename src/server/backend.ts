@@ -3,6 +3,7 @@
 import type { Bytes } from '../base/bytes.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Engine } from '../engine/contract.ts';
+import type { AuditAct } from '../model/audit.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { Header, LeaseId, TxnRequest, TxnResult } from '../model/transaction.ts';
 import { headerToWire, type Identity as WireIdentity } from '../wire/messages/convert.ts';
@@ -13,7 +14,7 @@ import type { Tokens } from './access/tokens.ts';
 import { NO_ACCESS_CONTROL } from './access/users.ts';
 import { AuditDesk } from './audit/desk.ts';
 import { AuditLog } from './audit/log.ts';
-import { breakingOf, mayBreak, type Taking, takingOf } from './audit/takings.ts';
+import { breakingOf, deletesIn, mayBreak, type Taking, takingOf } from './audit/takings.ts';
 import { Departure } from './departure.ts';
 import { SealKeys } from './sealing/keys.ts';
 import type { TenantLimits } from './tenants/meter.ts';
@@ -165,18 +166,19 @@ export class Backend {
     const isOwn = (lease: LeaseId): boolean => this.audit.isOwn(call, lease);
     const taking = breaking ?? (await takingOf(request, view, isOwn));
     if (!taking) return view.txn(request);
-    return this.taken(call, taking, () => view.txn(request));
+    return this.taken(call, taking, () => view.txn(request), deletesIn);
   }
 
   /** An operator's hand on what another holds. */
-  taken<T>(call: Call, taking: Taking, work: () => Promise<T>): Promise<T> {
-    return this.audit.around(call, taking, work, {
-      remedy: true,
-      ended: (result) =>
-        (result as { succeeded?: boolean }).succeeded === false
-          ? { outcome: 'refused', reason: 'its conditions did not hold' }
-          : {},
-    });
+  taken<T>(
+    call: Call,
+    taking: Taking,
+    work: () => Promise<T>,
+    took: (result: T) => boolean = () => true,
+  ): Promise<T> {
+    const ended = (result: T): Partial<AuditAct> =>
+      took(result) ? {} : { outcome: 'refused', reason: 'it deleted nothing' };
+    return this.audit.around(call, taking, work, { remedy: true, ended });
   }
 
   /** The keys of a lease are as much touched by what happens to it as if they had been named. */

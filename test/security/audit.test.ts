@@ -151,6 +151,13 @@ describe('what gets in', () => {
     await root.unary(LockService.Unlock, { key: await held(ann, 'a/1') });
     await root.unary(KVService.DeleteRange, { key: await held(ann, 'a/2') });
     await held(ann, 'a/3');
+    const kept = await held(ann, 'b/kept');
+    const never = [{ key: kept, target: 1, result: 0, createRevision: 1 }];
+    await root.unary(KVService.Txn, {
+      compare: never,
+      success: [{ requestDeleteRange: { key: kept } }],
+    });
+    expect((await log()).at(-1)).toMatchObject({ act: 'claim.delete', outcome: 'refused' });
     await root.unary(KVService.DeleteRange, { key: utf8('a/'), rangeEnd: utf8('a0') });
     const { ID } = await ann.unary(LeaseService.LeaseGrant, { TTL: 60 });
     await root.unary(LeaseService.LeaseRevoke, { ID });

@@ -179,8 +179,11 @@ export class AuditLog {
   async #prune(standing: Standing, before: number, told: Omit<Told, 'act'>) {
     const { first, seq } = standing.head;
     if (before <= first || before > seq + 1) {
-      const here = seq === 0 ? 'nothing' : `${first} to ${seq}`;
-      throw new HoldfastError('invalid-argument', `entries ${here} are there: nothing to prune`);
+      const here = seq === 0 ? 'no entries' : `entries ${first} to ${seq}`;
+      throw new HoldfastError(
+        'invalid-argument',
+        `none is pruned before ${before}: ${here} are there`,
+      );
     }
     const [last] = await this.entries(before - 1, 1);
     if (last?.seq !== before - 1) throw damaged();
@@ -250,10 +253,10 @@ export class AuditLog {
 
   /** The number of the last of them. */
   #append(acts: readonly AuditAct[]): Promise<number> {
-    let sent: AuditEntry | undefined;
+    const sent: AuditEntry[] = [];
     return this.#attempts(async (standing) => {
-      // The answer was lost: the entry itself tells whether it is there.
-      if (sent && (await this.#stands(sent))) return sent.seq;
+      // Where an answer was lost the entry itself tells whether it is there.
+      for (const entry of sent) if (await this.#stands(entry)) return entry.seq;
       const entries = this.#made(acts, standing);
       const last = entries.at(-1)!;
       try {
@@ -261,7 +264,7 @@ export class AuditLog {
         return succeeded ? last.seq : undefined;
       } catch (error) {
         if (HoldfastError.from(error).outcome !== 'unknown') throw error;
-        sent = last;
+        sent.push(last);
         return undefined;
       }
     });

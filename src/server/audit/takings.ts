@@ -10,7 +10,13 @@
 import { type Bytes, fromBinaryString, printable, text } from '../../base/bytes.ts';
 import type { Engine } from '../../engine/contract.ts';
 import { isSingle, type KeyRange } from '../../model/range.ts';
-import type { KeyValue, LeaseId, Operation, TxnRequest } from '../../model/transaction.ts';
+import type {
+  KeyValue,
+  LeaseId,
+  Operation,
+  TxnRequest,
+  TxnResult,
+} from '../../model/transaction.ts';
 import { parseRecord } from '../../recipes/authority.ts';
 
 export interface Taking {
@@ -58,6 +64,14 @@ export async function takingOf(
   if (claims.length === 0 && !unseen) return undefined;
   const reason = unseen ? `of more than ${LOOKED_AT_MAX} keys, in which there may be more` : '';
   return { act: 'claim.delete', subject: claims.join(' '), reason };
+}
+
+/** Whether a key went, whichever branch ran. */
+export function deletesIn({ results }: Pick<TxnResult, 'results'>): boolean {
+  return results.some((result) => {
+    if (result.type === 'txn') return deletesIn(result);
+    return result.type === 'delete' && result.deleted > 0;
+  });
 }
 
 function deletions(request: TxnRequest): KeyRange[] {
