@@ -11,6 +11,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<{ readonly command: Comman
   restore: () => import('./restore.ts'),
   verify: () => import('./verify.ts'),
   guard: () => import('./guard.ts'),
+  audit: () => import('./audit.ts'),
   'seal-keys': () => import('./seal-keys.ts'),
 };
 

@@ -43,6 +43,7 @@ const USAGE = `holdfast serve: etcd v3 gRPC, its JSON gateway, health and metric
   --log-level LEVEL      trace, debug, info, warn, error, fatal or silent (info)
   --log-level-file FILE  which holds that word; read again on SIGHUP
   --grace SECONDS        to finish what is under way at SIGTERM      (10)
+  --no-audit             keep no log of administrative acts in the store
   --insecure             serve an open address without TLS and authentication
 
 Every option may be given as an environment variable: --client-ca is HOLDFAST_CLIENT_CA.`;
@@ -70,6 +71,7 @@ const OPTIONS = {
   'log-level': { type: 'string' },
   'log-level-file': { type: 'string' },
   grace: { type: 'string' },
+  'no-audit': { type: 'boolean' },
   insecure: { type: 'boolean' },
 } as const;
 
@@ -111,6 +113,7 @@ export const command: Command = {
         sealRotateMs: sealRotateMs(settings),
         passwordLengthMin: number(settings['password-length'], 'password-length', 1),
         vigilMs: number(settings.vigil, 'vigil', VIGIL_MICROSECONDS) / 1_000,
+        audit: settings['no-audit'] !== true,
         insecure: settings.insecure === true,
         hops,
         tracer,

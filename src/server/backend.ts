@@ -3,6 +3,7 @@
 import type { Bytes } from '../base/bytes.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Engine } from '../engine/contract.ts';
+import type { AuditAct } from '../model/audit.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { Header, LeaseId, TxnRequest, TxnResult } from '../model/transaction.ts';
 import type { LockFigures } from '../recipes/figures.ts';
@@ -12,6 +13,9 @@ import { LoginThrottle } from './access/login-throttle.ts';
 import { AccessStore } from './access/store.ts';
 import type { Tokens } from './access/tokens.ts';
 import { NO_ACCESS_CONTROL } from './access/users.ts';
+import { AuditDesk } from './audit/desk.ts';
+import { AuditLog } from './audit/log.ts';
+import { breakingOf, deletesIn, mayBreak, type Taking, takingOf } from './audit/takings.ts';
 import { Departure } from './departure.ts';
 import { SealKeys } from './sealing/keys.ts';
 import type { TenantLimits } from './tenants/meter.ts';
@@ -47,6 +51,10 @@ export interface BackendOptions {
   readonly locks?: LockFigures | undefined;
   /** Told that another key signs them. */
   readonly onSealKey?: ((keyId: string) => void) | undefined;
+  /** Keep the audit log. @default false */
+  readonly audit?: boolean | undefined;
+  /** Told what could not be written to it. */
+  readonly onAuditFailure?: ((message: string, reason: string) => void) | undefined;
 }
 
 const SEAL_ROTATE_MS = 30 * 86_400_000;
@@ -61,6 +69,8 @@ export interface Call {
   readonly address: string;
   /** What came with it beside the request: metadata of gRPC, fields of HTTP, by lower-case name. */
   header(name: string): string | undefined;
+  /** Common name of the certificate that was verified; empty without one. */
+  readonly certificate?: string;
 }
 
 /** What a client's connection holds while it lasts. */
@@ -76,6 +86,7 @@ export class Backend {
   readonly tenants: Tenants;
   readonly logins: LoginThrottle;
   readonly sealKeys: SealKeys;
+  readonly audit: AuditDesk;
   readonly wire: WireIdentity;
   /** For calls that wait for what others do. */
   readonly departure: Departure = new Departure();
@@ -100,9 +111,13 @@ export class Backend {
     });
     this.logins = new LoginThrottle(options.clock);
     this.tenants = new Tenants(options.engine, options.clock, options.tenantLimits);
+    const { engine, clock } = options;
+    const log = options.audit ? auditLog(options) : undefined;
+    this.audit = new AuditDesk({ log, gate: this.gate, clock });
     this.sealKeys = new SealKeys({
-      engine: options.engine,
-      clock: options.clock,
+      engine,
+      clock,
+      along: log?.along({ act: 'seal-keys.rotate', reason: 'by itself' }),
       rotateEveryMs: options.sealRotateMs ?? SEAL_ROTATE_MS,
       onRotate: options.onSealKey ?? (() => {}),
     });
@@ -130,14 +145,45 @@ export class Backend {
 
   /** Judges a transaction with its original arguments, then runs it. */
   txn(request: TxnRequest, call: Call): Promise<TxnResult> {
-    return this.gate.open ? this.view(call).txn(request) : this.#judgedTxn(request, call);
+    const plain = this.gate.open && !mayBreak(request);
+    return plain ? this.view(call).txn(request) : this.#judgedTxn(request, call);
   }
 
   async #judgedTxn(request: TxnRequest, call: Call): Promise<TxnResult> {
     const { requirements, leases } = demandsOf(request);
     this.gate.keys(call.identity, requirements);
     for (const lease of leases) await this.leaseKeys(lease, 'write', call);
+    if (this.audit.log && (mayBreak(request) || this.gate.operator(call.identity))) {
+      return this.#recordedTxn(request, call);
+    }
     return this.view(call).txn(request);
+  }
+
+  /** What takes something from a holder is told, with its reason where one is given. */
+  async #recordedTxn(request: TxnRequest, call: Call): Promise<TxnResult> {
+    const view = this.view(call);
+    const breaking = mayBreak(request) ? breakingOf(request) : undefined;
+    if (!this.gate.operator(call.identity)) {
+      const result = await view.txn(request);
+      if (breaking && result.succeeded) this.audit.released(call, breaking);
+      return result;
+    }
+    const isOwn = (lease: LeaseId): boolean => this.audit.isOwn(call, lease);
+    const taking = breaking ?? (await takingOf(request, view, isOwn));
+    if (!taking) return view.txn(request);
+    return this.taken(call, taking, () => view.txn(request), deletesIn);
+  }
+
+  /** An operator's hand on what another holds. */
+  taken<T>(
+    call: Call,
+    taking: Taking,
+    work: () => Promise<T>,
+    took: (result: T) => boolean = () => true,
+  ): Promise<T> {
+    const ended = (result: T): Partial<AuditAct> =>
+      took(result) ? {} : { outcome: 'refused', reason: 'it deleted nothing' };
+    return this.audit.around(call, taking, work, { remedy: true, ended });
   }
 
   /** The keys of a lease are as much touched by what happens to it as if they had been named. */
@@ -153,8 +199,25 @@ export class Backend {
     }
   }
 
+  /** A log that is there says that from now on it is not kept. */
+  async leaveAudit(): Promise<void> {
+    const log = auditLog(this.options);
+    try {
+      const { head } = await log.head();
+      if (head.seq > 0) await log.note({ act: 'audit.off', reason: 'the server was started so' });
+    } catch (error) {
+      // Also the way to go on when it is damaged.
+      const { message } = HoldfastError.from(error);
+      this.options.onAuditFailure?.('the audit log does not say that it is not kept', message);
+    }
+  }
+
   /** For requests that concern the whole server: root, and of no tenant. */
   admin(call: Call): void {
     this.gate.admin(call.identity);
   }
+}
+
+function auditLog({ engine, clock, name, onAuditFailure = () => {} }: BackendOptions): AuditLog {
+  return new AuditLog({ engine, clock, server: name, onFailure: onAuditFailure });
 }

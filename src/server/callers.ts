@@ -43,9 +43,14 @@ function bearer(tokens: Tokens, sent: string): Identity {
   return identity;
 }
 
-/** A certificate that was not verified, or that names nobody, is no proof of anything. */
 function certificateUser(tls: TLSSocket): Identity {
-  if (!tls.authorized) return NOBODY;
+  const user = certificateName(tls);
+  return user === '' ? NOBODY : { user };
+}
+
+/** Empty: a certificate that was not verified, or that names nobody, is no proof of anything. */
+export function certificateName(tls: TLSSocket | undefined): string {
+  if (!tls?.authorized) return '';
   const { CN } = tls.getPeerCertificate().subject ?? {};
-  return typeof CN === 'string' && CN !== '' ? { user: CN } : NOBODY;
+  return typeof CN === 'string' ? CN : '';
 }

@@ -25,7 +25,7 @@ import {
 import { JsonObjects, jsonText } from '../wire/messages/json-text.ts';
 import { refusal } from './access/refusal.ts';
 import type { Call } from './backend.ts';
-import type { Callers } from './callers.ts';
+import { type Callers, certificateName } from './callers.ts';
 import type { Exchange } from './exchange.ts';
 import type { Handler, StreamHandler, UnaryHandler } from './services/service.ts';
 
@@ -92,8 +92,15 @@ export class Gateway {
         'invalid-argument',
       );
     }
-    const { address, connection } = exchange;
-    return { identity, signal, address, connection, header: (name) => exchange.header(name) };
+    const { address, connection, tls } = exchange;
+    return {
+      identity,
+      signal,
+      address,
+      connection,
+      certificate: certificateName(tls),
+      header: (name) => exchange.header(name),
+    };
   }
 
   async #unary(handler: UnaryHandler, exchange: Exchange, call: Call): Promise<void> {

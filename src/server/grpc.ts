@@ -7,7 +7,7 @@ import { GrpcServer, type ServerCall } from '../wire/net/grpc-server.ts';
 import type { ServerSession } from '../wire/net/server-session.ts';
 import type { Identity } from './access/gate.ts';
 import type { Call, Connection } from './backend.ts';
-import type { Callers } from './callers.ts';
+import { type Callers, certificateName } from './callers.ts';
 import { connectionOn } from './exchange.ts';
 import type { Handler } from './services/service.ts';
 
@@ -87,6 +87,10 @@ class GrpcCall implements Call {
 
   get address(): string {
     return this.#call.session.remoteAddress;
+  }
+
+  get certificate(): string {
+    return certificateName(this.#call.session.tls);
   }
 
   get connection(): Connection {

@@ -4,10 +4,11 @@
  *   const server = await serve({ engine, listen: { port: 2379 } });
  *   server.port; await server.drain(5_000);
  */
+import { X509Certificate } from 'node:crypto';
 import type { Server as HttpServer } from 'node:http';
 import { isIP, type Socket } from 'node:net';
 import type { TlsOptions } from 'node:tls';
-import type { Clock } from '../base/clock.ts';
+import { type Clock, sleep } from '../base/clock.ts';
 import { Metrics } from '../base/metrics.ts';
 import { systemClock } from '../base/system.ts';
 import type { Tracer } from '../base/tracer.ts';
@@ -65,6 +66,8 @@ export interface ServeOptions {
   readonly passwordLengthMin?: number | undefined;
   /** A key signs sealed tokens for so long, then the next one does. @default 30 days */
   readonly sealRotateMs?: number | undefined;
+  /** Keep the audit log in the store. @default true, unless everybody is trusted */
+  readonly audit?: boolean | undefined;
   readonly messageBytesMax?: number;
   readonly maxConnections?: number;
   readonly maxConnectionsPerAddress?: number;
@@ -81,6 +84,8 @@ const DEFAULT_PORT = 2379;
 /** etcd's: a request of 1.5 MiB and room for what stands around it. */
 const MESSAGE_BYTES_MAX = 2 * 2 ** 20;
 const CLOSE_GRACE_MS = 5_000;
+/** For the last entries of the audit log. */
+const LAST_WORDS_MS = 2_000;
 
 export interface RunningServer extends AsyncDisposable {
   readonly port: number;
@@ -115,6 +120,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
     trusted: options.trusted === true,
     passwordLengthMin: options.passwordLengthMin,
     sealRotateMs: options.sealRotateMs,
+    audit: options.audit ?? !options.trusted,
+    onAuditFailure: (message, reason) => log('warn', message, { reason }),
     onSealKey: (keyId) => log('info', 'another key seals tokens', { keyId }),
   });
   refuseOpenDoor(options, backend);
@@ -241,6 +248,7 @@ class Running implements RunningServer {
     metrics.gauge('holdfast_calls_active', 'Calls under way.', () => grpc.active);
     metrics.gauge('etcd_server_proposals_pending', 'Calls under way.', () => grpc.active);
     void this.#followAccess();
+    await this.#started();
     this.#log('info', 'serving', { url: this.url, engine: options.engine.capabilities.name });
   }
 
@@ -250,16 +258,20 @@ class Running implements RunningServer {
 
   reload(tls: TlsOptions): void {
     this.#http2?.setSecureContext(tls);
+    void this.backend.audit.server({ act: 'server.certificates', subject: fingerprintOf(tls) });
     this.#log('info', 'certificates reloaded');
   }
 
   limit(limits: TenantLimits): void {
     this.backend.tenants.limit(limits);
+    const subject = JSON.stringify(limits);
+    void this.backend.audit.server({ act: 'server.limits', subject });
     this.#log('info', 'limits reloaded', { ...limits });
   }
 
   async drain(graceMs: number): Promise<void> {
     this.#readiness.set(false);
+    void this.backend.audit.ending({ act: 'server.drain', subject: this.url });
     this.#log('info', 'draining', { connections: this.#http2?.connections ?? 0 });
     // Who watches our health hears of it before that watch ends, too.
     await new Promise((resolve) => setImmediate(resolve));
@@ -282,7 +294,26 @@ class Running implements RunningServer {
   async #end(): Promise<void> {
     this.#following.abort();
     this.#stop();
+    await this.#lastWords();
     await this.backend.tenants.close();
+  }
+
+  /** A store that does not answer keeps nobody from stopping. */
+  async #lastWords(): Promise<void> {
+    const told = this.backend.audit.stopped({ act: 'server.stop', subject: this.url });
+    const over = new AbortController();
+    const patience = sleep(this.#clock, LAST_WORDS_MS, over.signal).catch(() => {});
+    await Promise.race([told, patience]);
+    over.abort();
+  }
+
+  /** A server that cannot write this serves all the same: it is owed. */
+  async #started(): Promise<void> {
+    const { insecure, engine } = this.#options;
+    if (this.#options.audit === false) return this.backend.leaveAudit();
+    const reason = insecure ? 'with --insecure' : '';
+    const subject = `${this.url} ${engine.capabilities.name}`;
+    await this.backend.audit.started({ act: 'server.start', subject, reason });
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -332,6 +363,16 @@ class Running implements RunningServer {
 
   #fault(error: unknown): void {
     this.#log('error', 'a request met a fault in the software', { err: error });
+  }
+}
+
+/** Names a certificate without telling anything that is secret. */
+function fingerprintOf({ cert }: TlsOptions): string {
+  try {
+    const first = Array.isArray(cert) ? cert[0] : cert;
+    return first === undefined ? '' : `sha-256 ${new X509Certificate(first).fingerprint256}`;
+  } catch {
+    return '';
   }
 }
 

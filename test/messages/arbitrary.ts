@@ -1,6 +1,7 @@
 /** Random messages of any type, made from its descriptor. */
 import fc from 'fast-check';
 import type { Field, MessageType } from '../../src/wire/messages/descriptor.ts';
+import * as audit from '../../src/wire/messages/gen/audit.ts';
 import * as auth from '../../src/wire/messages/gen/auth.ts';
 import * as authority from '../../src/wire/messages/gen/authority.ts';
 import * as election from '../../src/wire/messages/gen/election.ts';
@@ -19,7 +20,7 @@ function isMessageType(value: unknown): value is AnyMessage {
 
 /** Every message there is. */
 export const MESSAGES: readonly AnyMessage[] = [
-  ...[auth, authority, election, health, kv, lock, rpc, status],
+  ...[audit, auth, authority, election, health, kv, lock, rpc, status],
 ]
   .flatMap((module) => Object.values<unknown>(module))
   .filter(isMessageType);

@@ -14,7 +14,17 @@ const MODULES = [
   ),
   ...['codec', 'json', 'json-text'].map((m) => `messages/${m}`),
 ];
-const GENERATED = ['auth', 'authority', 'election', 'health', 'kv', 'lock', 'rpc', 'status'];
+const GENERATED = [
+  'audit',
+  'auth',
+  'authority',
+  'election',
+  'health',
+  'kv',
+  'lock',
+  'rpc',
+  'status',
+];
 
 /** Throws when the text to change is not there any more: a mutant that changes nothing shows nothing. */
 export async function plant(scratch: string, mutant: Mutant, number: number): Promise<Wire> {

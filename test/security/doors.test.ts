@@ -225,6 +225,7 @@ describe('the names of methods and routes', () => {
       'etcdserverpb.Maintenance',
       'etcdserverpb.Watch',
       'grpc.health.v1.Health',
+      'holdfastpb.Audit',
       'holdfastpb.Authority',
       'v3electionpb.Election',
       'v3lockpb.Lock',

@@ -170,6 +170,12 @@ describe.skipIf(!locate('openssl'))('TLS (openssl makes the certificates)', () =
     stage.server.reload({ ...mutual(), ...renewed } as never);
     const named = trusting({ ...ann, servername: 'renewed.example' });
     expect(await reads(stage.client({ tls: named }))).toBe(true);
+    const { log } = stage.server.backend.audit;
+    await log!.note({ act: 'x' });
+    const reloads = (await log!.entries(1, 0)).filter(({ act }) => act === 'server.certificates');
+    const shown = reloads.map(({ subject }) => subject);
+    expect(shown).toEqual(Array(2).fill(expect.stringMatching(/^sha-256 (?:[0-9A-F]{2}:?){32}$/)));
+    expect(shown[0]).not.toBe(shown[1]);
   });
 
   test('a certificate’s common name is a user, with that user’s rights and no more', async () => {
@@ -192,6 +198,10 @@ describe.skipIf(!locate('openssl'))('TLS (openssl makes the certificates)', () =
     const client = stage.client({ tls: trusting(ann) });
     const said = await refusedCall(client, AuthService.UserList, {});
     expect(said?.message).toBe('etcdserver: permission denied');
+    const { log } = stage.server.backend.audit;
+    await log!.note({ act: 'x' });
+    const [denied] = (await log!.entries(1, 0)).filter(({ act }) => act === 'user.list');
+    expect(denied).toMatchObject({ user: 'ann', certificate: 'ann', outcome: 'refused' });
   });
 
   test('TLS settings apply to every endpoint, however it was found', async () => {

@@ -59,6 +59,7 @@ import type {
   Status,
   TxnOptions,
 } from '../contract.ts';
+import { type Auditor, auditorOf } from './auditor.ts';
 import { bundle, unbundle } from './bundle.ts';
 import { Channel } from './channel.ts';
 import type { EtcdConfig } from './config.ts';
@@ -86,6 +87,7 @@ export class EtcdEngine implements Engine {
   readonly capabilities: Capabilities;
   readonly operator?: Operator;
   readonly sealer?: Sealer;
+  readonly auditor: Auditor;
   readonly #channel: Channel;
   readonly #clock: Clock;
   readonly #history: History;
@@ -114,6 +116,7 @@ export class EtcdEngine implements Engine {
     this.#channel = channel;
     this.#clock = clock;
     this.#history = history;
+    this.auditor = auditorOf(channel);
     if (history.keepsEra) this.sealer = sealerOf(channel);
     const headerOf = history.header.bind(history);
     const bytesMax = config.watchBytesMax ?? WATCH_BYTES_MAX;

@@ -106,6 +106,13 @@ export class Gate {
     if (user && !isOperator(user)) throw refusal('permission denied');
   }
 
+  /** Whether the caller may do all that `admin` lets pass; nobody is while nobody is asked. */
+  operator(identity: Identity): boolean {
+    const { enabled, users } = this.#state();
+    const user = enabled && identity.user !== undefined ? users.get(identity.user) : undefined;
+    return user !== undefined && isOperator(user);
+  }
+
   /** Users may see themselves, roles may be seen by who has them; root sees all. */
   mayShowUser(identity: Identity, name: string): void {
     const user = this.authenticated(identity);

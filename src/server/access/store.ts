@@ -5,6 +5,7 @@
 import { type Bytes, fromBinaryString, text, toHex, utf8 } from '../../base/bytes.ts';
 import type { Engine } from '../../engine/contract.ts';
 import { HoldfastError } from '../../model/errors.ts';
+import { type MakeAlong, NOTHING_ALONG } from '../audit/along.ts';
 import type { Permission } from './permission.ts';
 import { type AccessState, NO_ACCESS_CONTROL, type User } from './users.ts';
 
@@ -44,14 +45,22 @@ export class AccessStore {
     this.#listeners.add(listener);
   }
 
-  /** Applies a pure change; what it refuses is refused, and nothing is stored. */
-  async change(transition: (state: AccessState) => AccessState): Promise<AccessState> {
+  /**
+   * Applies a pure change; what it refuses is refused, and nothing is stored. Stored with it is what
+   * `along` makes for each attempt.
+   */
+  async change(
+    transition: (state: AccessState) => AccessState,
+    along: MakeAlong = NOTHING_ALONG,
+  ): Promise<AccessState> {
     for (let attempt = 0; attempt < CHANGE_ATTEMPTS; attempt++) {
       const next = transition(this.#state);
       if (next === this.#state) return next;
+      const { compare, success } = await along();
+      const unchanged = { target: 'mod', result: '=', value: this.#modRevision } as const;
       const { succeeded, header } = await this.#engine.txn({
-        compare: [{ key: this.#key, target: 'mod', result: '=', value: this.#modRevision }],
-        success: [{ type: 'put', key: this.#key, value: encode(next) }],
+        compare: [{ key: this.#key, ...unchanged }, ...compare],
+        success: [{ type: 'put', key: this.#key, value: encode(next) }, ...success],
       });
       if (succeeded) {
         await this.#adopt(next, header.revision);

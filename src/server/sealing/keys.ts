@@ -12,6 +12,7 @@ import type { Engine } from '../../engine/contract.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import type { PublicSealKey } from '../../model/seal-keys.ts';
 import type { Header } from '../../model/transaction.ts';
+import { type MakeAlong, NOTHING_ALONG } from '../audit/along.ts';
 import {
   decodeKeyring,
   encodeKeyring,
@@ -37,11 +38,15 @@ export interface SealKeysOptions {
   readonly rotateEveryMs: number;
   /** Told that another key signs. */
   readonly onRotate: (keyId: string) => void;
+  /** What is stored together with keys that nobody asked to be changed. */
+  readonly along?: MakeAlong | undefined;
 }
 
 /** A key to sign with, and the era of the tokens it may sign. */
 export interface Signer {
   readonly keyId: string;
+  /** Its public half, base64url. */
+  readonly publicKey: string;
   readonly era: number;
   sign(signed: Bytes): Bytes;
 }
@@ -67,11 +72,16 @@ export class SealKeys {
   /** The key that signs at some moment after this was called. */
   async signer(): Promise<Signer> {
     const keyring = await this.#current();
-    const { id, secret } = keyring.signing;
+    const { id, secret, public: publicKey } = keyring.signing;
     if (this.#prepared?.id !== id)
       this.#prepared = { id, key: privateKey(keyring.signing, secret) };
     const { key } = this.#prepared;
-    return { keyId: id, era: keyring.era, sign: (signed) => sign(null, signed, key) };
+    return {
+      keyId: id,
+      publicKey,
+      era: keyring.era,
+      sign: (signed) => sign(null, signed, key),
+    };
   }
 
   /** Made with the first question for them, and not before: a store that seals nothing has none. */
@@ -83,11 +93,11 @@ export class SealKeys {
    * Signs with the next key from now on. With `discard` all keys are new, and what the old ones
    * signed is void; it is also the way out when their record is damaged.
    */
-  async rotate(discard: boolean): Promise<Keyring> {
+  async rotate(discard: boolean, along: MakeAlong = NOTHING_ALONG): Promise<Keyring> {
     return this.#change((stored, moment) => {
       const present = discard ? undefined : stored && decodeKeyring(stored);
       return present ? rotated(present, moment, makeKey) : newKeyring(moment, makeKey);
-    });
+    }, along);
   }
 
   /** The keys as they are; made when there are none, rotated when it is time. */
@@ -100,24 +110,27 @@ export class SealKeys {
         usable = present.era === moment.era ? present : undefined;
         const due = isDue(present, moment, this.#options.rotateEveryMs);
         return due ? rotated(present, moment, makeKey) : present;
-      });
+      }, this.#options.along);
     } catch (error) {
-      // A full disk keeps no holder from sealing: the key goes on until there is room for the next.
-      if (usable && HoldfastError.is(error, 'no-space')) return usable;
+      // A full disk or a damaged audit log keeps no holder from sealing: the key goes on meanwhile.
+      const { code } = HoldfastError.from(error);
+      if (usable && (code === 'no-space' || code === 'corrupt')) return usable;
       throw error;
     }
   }
 
-  async #change(transition: Transition): Promise<Keyring> {
+  async #change(transition: Transition, along: MakeAlong = NOTHING_ALONG): Promise<Keyring> {
     const { engine, clock, onRotate } = this.#options;
     for (let attempt = 0; attempt < CHANGE_ATTEMPTS; attempt++) {
       const { value, modRevision, header } = await this.#read();
       const next = transition(value, { wallMs: clock.wall(), era: header.era });
       const encoded = encodeKeyring(next);
       if (value && equalBytes(encoded, value)) return next;
+      const { compare, success } = await along({ subject: next.signing.id });
+      const unchanged = { target: 'mod', result: '=', value: modRevision } as const;
       const { succeeded } = await engine.txn({
-        compare: [{ key: SEAL_KEYS_KEY, target: 'mod', result: '=', value: modRevision }],
-        success: [{ type: 'put', key: SEAL_KEYS_KEY, value: encoded }],
+        compare: [{ key: SEAL_KEYS_KEY, ...unchanged }, ...compare],
+        success: [{ type: 'put', key: SEAL_KEYS_KEY, value: encoded }, ...success],
       });
       if (!succeeded) continue;
       onRotate(next.signing.id);

@@ -13,6 +13,8 @@ import {
 import type { Permission, PermissionType } from '../access/permission.ts';
 import { refusal } from '../access/refusal.ts';
 import * as users from '../access/users.ts';
+import { type Act, actOf } from '../audit/acts.ts';
+import type { MakeAlong } from '../audit/along.ts';
 import type { Backend, Call } from '../backend.ts';
 import { type Handler, unary } from './service.ts';
 
@@ -28,27 +30,42 @@ export function authService(backend: Backend): Handler[] {
     header: backend.header((await backend.engine.status()).header),
   });
   /** An operator's change: stored and, where it takes something away, in force before the answer. */
-  const change = async (call: Call, transition: Transition): ReturnType<typeof header> => {
+  const change = async (
+    call: Call,
+    act: Act | undefined,
+    transition: Transition,
+  ): ReturnType<typeof header> => {
     backend.admin(call);
-    await backend.access.change(transition);
+    const store = (along?: MakeAlong): Promise<unknown> => backend.access.change(transition, along);
+    await (act ? backend.audit.alongside(call, act, store) : store());
     return header();
   };
   return [
-    unary(AuthService.AuthEnable, (_request, call) => change(call, users.enable)),
-    unary(AuthService.AuthDisable, (_request, call) => change(call, users.disable)),
+    unary(AuthService.AuthEnable, (request, call) =>
+      change(call, actOf(AuthService.AuthEnable, request), users.enable),
+    ),
+    unary(AuthService.AuthDisable, (request, call) =>
+      change(call, actOf(AuthService.AuthDisable, request), users.disable),
+    ),
     unary(AuthService.AuthStatus, async (_request, call) => {
       backend.admin(call);
       const { enabled, revision } = backend.access.state;
       return { ...(await header()), enabled, authRevision: revision };
     }),
     unary(AuthService.Authenticate, async ({ name, password }, { address, signal }) => {
-      const token = await logIn(backend, { name, password, address, signal });
+      const token = await logIn(backend, { name, password, address, signal }).catch(
+        (error: unknown) => {
+          refusedLogin(backend, { name, address }, error);
+          throw error;
+        },
+      );
       return { ...(await header()), token };
     }),
     unary(AuthService.UserAdd, async (request, call) => {
       backend.admin(call);
       const user = await newUser(backend, request);
-      return change(call, (state) => users.addUser(state, user));
+      const act = actOf(AuthService.UserAdd, request);
+      return change(call, act, (state) => users.addUser(state, user));
     }),
     unary(AuthService.UserGet, async ({ name }, call) => {
       backend.gate.mayShowUser(call.identity, name);
@@ -59,26 +76,36 @@ export function authService(backend: Backend): Handler[] {
       backend.admin(call);
       return { ...(await header()), users: [...backend.access.state.users.keys()].sort() };
     }),
-    unary(AuthService.UserDelete, async ({ name }, call) => {
-      const answer = await change(call, (state) => users.deleteUser(state, name));
+    unary(AuthService.UserDelete, async (request, call) => {
+      const { name } = request;
+      const act = actOf(AuthService.UserDelete, request);
+      const answer = await change(call, act, (state) => users.deleteUser(state, name));
       backend.options.tokens.forget(name);
       return answer;
     }),
-    unary(AuthService.UserChangePassword, async ({ name, password }, call) => {
+    unary(AuthService.UserChangePassword, async (request, call) => {
       backend.admin(call);
+      const { name, password } = request;
       const hash = await hashPassword(checked(backend, password));
-      const answer = await change(call, (state) => users.changePassword(state, name, hash));
+      const act = actOf(AuthService.UserChangePassword, request);
+      const answer = await change(call, act, (state) => users.changePassword(state, name, hash));
       backend.options.tokens.forget(name);
       return answer;
     }),
-    unary(AuthService.UserGrantRole, ({ user, role }, call) =>
-      change(call, (state) => users.grantRole(state, user, role)),
+    unary(AuthService.UserGrantRole, (request, call) =>
+      change(call, actOf(AuthService.UserGrantRole, request), (state) =>
+        users.grantRole(state, request.user, request.role),
+      ),
     ),
-    unary(AuthService.UserRevokeRole, ({ name, role }, call) =>
-      change(call, (state) => users.revokeRole(state, name, role)),
+    unary(AuthService.UserRevokeRole, (request, call) =>
+      change(call, actOf(AuthService.UserRevokeRole, request), (state) =>
+        users.revokeRole(state, request.name, request.role),
+      ),
     ),
-    unary(AuthService.RoleAdd, ({ name }, call) =>
-      change(call, (state) => users.addRole(state, name)),
+    unary(AuthService.RoleAdd, (request, call) =>
+      change(call, actOf(AuthService.RoleAdd, request), (state) =>
+        users.addRole(state, request.name),
+      ),
     ),
     unary(AuthService.RoleGet, async ({ role }, call) => {
       backend.gate.mayShowRole(call.identity, role);
@@ -89,15 +116,23 @@ export function authService(backend: Backend): Handler[] {
       backend.admin(call);
       return { ...(await header()), roles: [...backend.access.state.roles.keys()].sort() };
     }),
-    unary(AuthService.RoleDelete, ({ role }, call) =>
-      change(call, (state) => users.deleteRole(state, role)),
+    unary(AuthService.RoleDelete, (request, call) =>
+      change(call, actOf(AuthService.RoleDelete, request), (state) =>
+        users.deleteRole(state, request.role),
+      ),
     ),
-    unary(AuthService.RoleGrantPermission, ({ name, perm }, call) =>
-      change(call, (state) => users.grantPermission(state, name, perm && permissionToModel(perm))),
-    ),
-    unary(AuthService.RoleRevokePermission, ({ role, key, rangeEnd }, call) =>
-      change(call, (state) => users.revokePermission(state, role, { key, end: rangeEnd })),
-    ),
+    unary(AuthService.RoleGrantPermission, (request, call) => {
+      const { name, perm } = request;
+      return change(call, actOf(AuthService.RoleGrantPermission, request), (state) =>
+        users.grantPermission(state, name, perm && permissionToModel(perm)),
+      );
+    }),
+    unary(AuthService.RoleRevokePermission, (request, call) => {
+      const { role, key, rangeEnd } = request;
+      return change(call, actOf(AuthService.RoleRevokePermission, request), (state) =>
+        users.revokePermission(state, role, { key, end: rangeEnd }),
+      );
+    }),
   ];
 }
 
@@ -117,6 +152,18 @@ async function logIn(
     throw refusal('authentication failed, invalid user ID or password');
   }
   return backend.options.tokens.issue({ user: name, revision: state.revision });
+}
+
+/** Of a name that nobody has nothing is kept: it may be a password in the wrong place. */
+function refusedLogin(
+  backend: Backend,
+  { name, address }: Pick<Attempt, 'name' | 'address'>,
+  error: unknown,
+): void {
+  const { enabled, users: known } = backend.access.state;
+  const { code, message } = HoldfastError.from(error);
+  if (!enabled || code === 'cancelled' || code === 'deadline-exceeded') return;
+  backend.audit.loginRefused({ address }, known.has(name) ? name : undefined, message);
 }
 
 async function newUser(

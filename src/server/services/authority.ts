@@ -1,5 +1,6 @@
 /** What Holdfast's own clients ask of the authority, beyond etcd. */
 import { AuthorityService } from '../../wire/messages/services.ts';
+import { actOf } from '../audit/acts.ts';
 import type { Backend } from '../backend.ts';
 import { published } from '../sealing/keyring.ts';
 import { seal } from '../sealing/seal.ts';
@@ -21,9 +22,12 @@ export function authorityService(backend: Backend): Handler[] {
       const names = { tenant, resource, holder };
       return { header: backend.header(header), seal: sealed, token, ...names, expiresMs, validMs };
     }),
-    unary(AuthorityService.RotateSealKeys, async ({ discard }, call) => {
+    unary(AuthorityService.RotateSealKeys, async (request, call) => {
       backend.admin(call);
-      const keyring = await backend.sealKeys.rotate(discard);
+      const act = actOf(AuthorityService.RotateSealKeys, request)!;
+      const keyring = await backend.audit.alongside(call, act, (along) =>
+        backend.sealKeys.rotate(request.discard, along),
+      );
       return {
         header: backend.header((await backend.engine.status()).header),
         keyId: keyring.signing.id,

@@ -1,6 +1,8 @@
 /** Every service of a server, by gRPC path. */
 import { METHODS } from '../../wire/messages/services.ts';
+import { audited } from '../audit/audited.ts';
 import type { Backend } from '../backend.ts';
+import { auditService } from './audit.ts';
 import { authService } from './auth.ts';
 import { authorityService } from './authority.ts';
 import { clusterService } from './cluster.ts';
@@ -24,7 +26,8 @@ export function services(backend: Backend, readiness: Readiness): ReadonlyMap<st
     ...electionService(backend),
     ...healthService(readiness, backend.departure),
     ...authorityService(backend),
-  ];
+    ...auditService(backend),
+  ].map((handler) => audited(handler, backend));
   const table = new Map(handlers.map((handler) => [handler.method.path, handler]));
   for (const { path } of METHODS) {
     if (!table.has(path)) throw new Error(`no service answers ${path}`);

@@ -1,5 +1,7 @@
 /** Leases. The wire counts whole seconds; what the engine counts finer is rounded in its favour. */
 import { HoldfastError } from '../../model/errors.ts';
+import { leaseHex } from '../../model/lease.ts';
+import type { Header, LeaseId } from '../../model/transaction.ts';
 import { ttlToWire } from '../../wire/messages/convert.ts';
 import type {
   LeaseKeepAliveRequest,
@@ -21,12 +23,13 @@ export function leaseService(backend: Backend): Handler[] {
       backend.gate.authenticated(call.identity);
       const ttlMs = Math.max(request.TTL, TTL_SECONDS_MIN) * 1_000;
       const grant = await backend.view(call).grantLease({ id: request.ID, ttlMs });
+      backend.audit.owns(call, grant.id);
       return { header: backend.header(grant.header), ID: grant.id, TTL: ttlToWire(grant.ttlMs) };
     }),
     unary(LeaseService.LeaseRevoke, async (request, call) => {
       backend.gate.authenticated(call.identity);
       await backend.leaseKeys(request.ID, 'write', call);
-      const header = await backend.view(call).revokeLease(request.ID);
+      const header = await revoke(backend, request.ID, call);
       return { header: backend.header(header) };
     }),
     unary(LeaseService.LeaseTimeToLive, (request, call) => timeToLive(backend, request, call)),
@@ -41,6 +44,14 @@ export function leaseService(backend: Backend): Handler[] {
       direct: (frames, call) => framedKeepAlives(backend, frames, call),
     }),
   ];
+}
+
+/** An operator who ends a lease that is not his takes what it holds from somebody. */
+function revoke(backend: Backend, id: LeaseId, call: Call): Promise<Header> {
+  const others = backend.gate.operator(call.identity) && !backend.audit.isOwn(call, id);
+  if (!others) return backend.view(call).revokeLease(id);
+  const taking = { act: 'lease.revoke', subject: leaseHex(id), reason: '' };
+  return backend.taken(call, taking, () => backend.view(call).revokeLease(id));
 }
 
 async function timeToLive(

@@ -5,13 +5,15 @@
  * Who gives no lease gets one that lives as long as its connection: renewed here, ended with it. A
  * lease that nobody renews would let the lock vanish under its holder.
  */
+import { printable } from '../../base/bytes.ts';
 import type { Clock } from '../../base/clock.ts';
 import type { Engine } from '../../engine/contract.ts';
 import { HoldfastError } from '../../model/errors.ts';
-import type { LeaseId } from '../../model/transaction.ts';
+import type { Header, LeaseId } from '../../model/transaction.ts';
 import type { LeaderKey as WireLeaderKey } from '../../wire/messages/gen/election.ts';
 import { ElectionService, LockService } from '../../wire/messages/services.ts';
 import { plainRpcError, statusOf, UNAVAILABLE, UNKNOWN } from '../../wire/messages/status.ts';
+import { leaseIn } from '../audit/takings.ts';
 import type { Backend, Call } from '../backend.ts';
 import * as elections from './elections.ts';
 import { linePrefix } from './line.ts';
@@ -40,7 +42,8 @@ export function lockService(backend: Backend): Handler[] {
     unary(LockService.Unlock, ({ key }, call) =>
       plainly(async () => {
         backend.gate.keys(call.identity, [{ right: 'write', range: { key } }]);
-        const header = await elections.unlock(backend.view(call), key);
+        const unlock = (): Promise<Header> => elections.unlock(backend.view(call), key);
+        const header = await giveUp(backend, { key, call, how: 'unlock' }, unlock);
         stays.ended(key);
         return { header: backend.header(header) };
       }),
@@ -83,8 +86,10 @@ export function electionService(backend: Backend): Handler[] {
     unary(ElectionService.Resign, ({ leader }, call) =>
       plainly(async () => {
         const own = ruled(leader, call);
-        const header = await elections.resign(backend.view(call), own);
-        stays.ended(own.key);
+        const resign = (): Promise<Header> => elections.resign(backend.view(call), own);
+        const { key } = own;
+        const header = await giveUp(backend, { key, call, how: 'resign' }, resign);
+        stays.ended(key);
         return { header: backend.header(header) };
       }),
     ),
@@ -134,6 +139,17 @@ function lineEnd(name: Uint8Array): Uint8Array {
   return end;
 }
 
+/** What an operator gives up for another, by the lease that the claim names, is told. */
+function giveUp(
+  backend: Backend,
+  { key, call, how }: { readonly key: Uint8Array; readonly call: Call; readonly how: string },
+  work: () => Promise<Header>,
+): Promise<Header> {
+  const lease = backend.gate.operator(call.identity) ? leaseIn(key) : undefined;
+  if (lease === undefined || backend.audit.isOwn(call, lease)) return work();
+  return backend.taken(call, { act: `claim.${how}`, subject: printable(key), reason: '' }, work);
+}
+
 /**
  * Every refusal of these services has the code for "unknown"; clients read the text. Only what may
  * be tried again elsewhere says so.
@@ -168,6 +184,7 @@ async function inLine<T>(
 async function connectionLease(backend: Backend, call: Call): Promise<LeaseId> {
   const engine = backend.view(call);
   const { id } = await engine.grantLease({ ttlMs: CONNECTION_LEASE_TTL_MS });
+  backend.audit.owns(call, id);
   const stop = keepRenewing(engine, id, backend.options.clock);
   call.connection.onEnd(() => {
     stop();

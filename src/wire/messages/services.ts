@@ -8,6 +8,7 @@
  *   KVService.Range …               one method with its exact types
  */
 import type { Method } from './descriptor.ts';
+import { AuditService } from './gen/audit.ts';
 import { AuthorityService } from './gen/authority.ts';
 import { ElectionService } from './gen/election.ts';
 import { HealthService } from './gen/health.ts';
@@ -22,6 +23,7 @@ import {
 } from './gen/rpc.ts';
 
 export {
+  AuditService,
   AuthorityService,
   AuthService,
   ClusterService,
@@ -45,6 +47,7 @@ export const METHODS: readonly Method[] = [
   ElectionService,
   HealthService,
   AuthorityService,
+  AuditService,
 ].flatMap((service) => Object.values(service) as Method[]);
 
 export const METHOD_BY_PATH: ReadonlyMap<string, Method> = new Map(
