@@ -16,7 +16,7 @@ import { type LeaseRegister, type RevisionChanges, Writer } from './writer.ts';
 /** Requests evaluated in one round at most, so that no round can hold up the loop for long. */
 const ROUND_REQUESTS_MAX = 4_096;
 /** How often a round asks whether the store had better have what there is. */
-const LOOK_REQUESTS = 4;
+const LOOK_REQUESTS = 8;
 
 interface Pending {
   readonly work: (writer: Writer) => unknown;

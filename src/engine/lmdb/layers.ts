@@ -4,9 +4,9 @@
 import { copyBytes } from '../../base/allocate.ts';
 import { type Bytes, compareBytes, equalBytes } from '../../base/bytes.ts';
 import type { ScanOptions, TableReader } from '../../mvcc/table.ts';
-import type { Gaps } from './gaps.ts';
 import type { Probe } from './key-hash.ts';
 import type { Layer, LayerWalk } from './layer.ts';
+import { RECORDS_MAX, type TreeRanges, type TreeRecord } from './tree-ranges.ts';
 
 type Visit = (key: Bytes, value: Bytes) => boolean;
 
@@ -20,7 +20,7 @@ export interface LayersOptions {
   readonly check: () => void;
   /** Of this reader alone, or of one that looks for the same keys. */
   readonly probe: Probe;
-  readonly gaps?: Gaps | undefined;
+  readonly ranges?: TreeRanges | undefined;
 }
 
 export class LayersReader implements TableReader {
@@ -56,20 +56,31 @@ export class LayersReader implements TableReader {
 
   /** The records of the tree. False: the visitor wants no more. */
   #below(from: Bytes, to: Bytes | undefined, options: ScanOptions, visit: Visit): boolean {
-    const { gaps, tree } = this.#options;
+    const { ranges, tree } = this.#options;
     if (to && compareBytes(to, from) <= 0) return true;
-    if (gaps?.has(from, to)) return true;
+    const known = ranges?.find(from, to);
+    if (known) return visitAll(known, options.reverse ?? false, visit);
+    const found: TreeRecord[] = [];
     let wanted = true;
-    let empty = true;
     const visitFound = (key: Bytes, value: Bytes): boolean => {
-      empty = false;
+      if (found.length <= RECORDS_MAX) found.push({ key, value });
       wanted = visit(key, value);
       return wanted;
     };
     tree.scan(from, to, visitFound, options);
-    if (empty) gaps?.add(from, to);
+    if (ranges && wanted && found.length <= RECORDS_MAX) {
+      ranges.keep(from, to, options.reverse ? found.reverse() : found);
+    }
     return wanted;
   }
+}
+
+function visitAll(records: readonly TreeRecord[], reverse: boolean, visit: Visit): boolean {
+  for (let at = 0; at < records.length; at++) {
+    const { key, value } = records[reverse ? records.length - 1 - at : at]!;
+    if (!visit(key, value)) return false;
+  }
+  return true;
 }
 
 interface View {

@@ -21,12 +21,12 @@ import { closedError, faultOf, isNoSpace, refusal, storageFailed } from './failu
 import { fold } from './fold.ts';
 import { Folder } from './folder.ts';
 import { type Head, type JournalMark, NO_JOURNAL } from './format.ts';
-import { Gaps } from './gaps.ts';
 import { Journal, type SegmentRooms, sweepSegments } from './journal.ts';
 import { type HashSecret, Probe } from './key-hash.ts';
 import { Layer, type SealedBatch } from './layer.ts';
 import { LayersReader } from './layers.ts';
 import type { Tree } from './tree.ts';
+import { TreeRanges } from './tree-ranges.ts';
 
 /**
  * What waits in memory for the tree before it is folded: much at once, because a page that is
@@ -71,7 +71,7 @@ export class LmdbStore implements Store {
   readonly #folder: Folder;
   readonly #foldBytes: number;
   readonly #secret: HashSecret = secretOfHashes();
-  readonly #gaps = new Gaps(this.#secret);
+  readonly #ranges = new TreeRanges(this.#secret);
   readonly #probe = new Probe(this.#secret);
   /** What works read and write: all layers with the open batch. */
   readonly #open: TableReader;
@@ -111,7 +111,7 @@ export class LmdbStore implements Store {
     // Small segments are for trying what happens with many.
     this.#foldBytes = Math.min(FOLD_BYTES, rooms?.mostBytes ?? FOLD_BYTES);
     const layers = (): readonly Layer[] => this.#layers;
-    const base = { layers, tree: tree.reader, gaps: this.#gaps };
+    const base = { layers, tree: tree.reader, ranges: this.#ranges };
     this.committed = new LayersReader({
       ...base,
       committed: true,
@@ -447,7 +447,7 @@ export class LmdbStore implements Store {
       return;
     }
     this.#foldFull = false;
-    this.#gaps.clear();
+    this.#ranges.clear();
     this.#layers = [this.#layer];
     // What cannot be removed now is removed at the next fold, or start.
     await sweepSegments(this.#path, mark.epoch, mark.segment).catch(() => {});
