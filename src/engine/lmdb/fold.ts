@@ -1,21 +1,15 @@
 /** From the journal into the tree: the newest change of each key, in the order of the keys. */
-import { type Bytes, binaryString } from '../../base/bytes.ts';
+import type { Bytes } from '../../base/bytes.ts';
+import { systemRandom } from '../../base/system.ts';
 import type { Table } from '../../mvcc/table.ts';
-import { type ChangeVisitor, visitChanges } from './changes.ts';
+import { visitChanges } from './changes.ts';
 import type { JournalMark } from './format.ts';
 import { type Recovered, recover } from './journal.ts';
+import { Probe, secretFrom } from './key-hash.ts';
+import { Layer } from './layer.ts';
 import type { Tree } from './tree.ts';
 
-interface Change {
-  readonly key: Bytes;
-  readonly value: Bytes | undefined;
-}
-
-interface Changes {
-  /** Ranges to remove first; what came into them later stands among the newest. */
-  readonly cuts: readonly { readonly start: Bytes; readonly end: Bytes }[];
-  readonly newest: readonly Change[];
-}
+const FIRST_KEY: Bytes = new Uint8Array(0);
 
 /**
  * Folds what the journal holds beyond the tree, up to the segment of `next`, and notes that it goes
@@ -28,28 +22,27 @@ export function fold(tree: Tree, directory: string, next: JournalMark): Recovere
   return found;
 }
 
-/** Pages of the tree are then visited once, one after the other. */
-function collect(batches: readonly Bytes[]): Changes {
-  const changes = new Map<string, Change>();
-  const cuts: { start: Bytes; end: Bytes }[] = [];
-  const visitor: ChangeVisitor = {
-    set: (key, value) => changes.set(binaryString(key), { key, value }),
-    cut: (start, end) => {
-      cuts.push({ start, end });
-      const from = binaryString(start);
-      const to = binaryString(end);
-      for (const name of changes.keys()) if (name >= from && name < to) changes.delete(name);
-    },
+/** One layer of everything. Pages of the tree are then visited once, one after the other. */
+function collect(batches: readonly Bytes[]): Layer {
+  const secret = secretFrom(systemRandom);
+  const probe = new Probe(secret);
+  const changes = new Layer(secret);
+  const visitor = {
+    set: (key: Bytes, value: Bytes | undefined) => changes.set(probe.of(key), value),
+    cut: (start: Bytes, end: Bytes) => changes.cut(start, end),
   };
   for (const batch of batches) visitChanges(batch, visitor);
-  const names = [...changes.keys()].sort();
-  return { cuts, newest: names.map((name) => changes.get(name)!) };
+  changes.publish(changes.seal());
+  return changes;
 }
 
-function apply(table: Table, { cuts, newest }: Changes): void {
-  for (const { start, end } of cuts) table.cut(start, end);
-  for (const { key, value } of newest) {
+/** Ranges go first; what came into them later stands among the newest changes. */
+function apply(table: Table, changes: Layer): void {
+  for (const { from, to } of changes.cuts) table.cut(from, to);
+  const walk = changes.walk(FIRST_KEY, undefined, false);
+  for (let { key } = walk; key !== undefined; walk.advance(), { key } = walk) {
+    const value = walk.value(true);
     if (value) table.put(key, value);
-    else table.remove(key);
+    else if (value === null) table.remove(key);
   }
 }

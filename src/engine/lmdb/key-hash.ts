@@ -4,10 +4,16 @@
  * falls into one place is as slow as a list.
  */
 import type { Bytes } from '../../base/bytes.ts';
+import type { Random } from '../../base/random.ts';
 
 export interface HashSecret {
   readonly a: number;
   readonly b: number;
+}
+
+export function secretFrom(random: Random): HashSecret {
+  const [a = 0, b = 0] = new Int32Array(random.bytes(8).slice().buffer);
+  return { a, b };
 }
 
 /** Of `length` bytes from `start` on: a whole number below 2^32. */

@@ -12,7 +12,7 @@ import { ChangeMemory } from './change-memory.ts';
 import type { HashSecret, Probe } from './key-hash.ts';
 import { Section, type Touched } from './section.ts';
 
-interface Cut {
+export interface Cut {
   readonly from: Bytes;
   readonly to: Bytes;
 }
@@ -47,6 +47,11 @@ export class Layer {
 
   get openBytes(): number {
     return this.#memory.openBytes;
+  }
+
+  /** The ranges that are cut off, for everybody to see. */
+  get cuts(): readonly Cut[] {
+    return this.#cuts;
   }
 
   /** Adds a change to the open batch; an absent value is a removal. */

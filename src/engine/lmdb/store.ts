@@ -22,7 +22,7 @@ import { fold } from './fold.ts';
 import { Folder } from './folder.ts';
 import { type Head, type JournalMark, NO_JOURNAL } from './format.ts';
 import { Journal, type SegmentRooms, sweepSegments } from './journal.ts';
-import { type HashSecret, Probe } from './key-hash.ts';
+import { type HashSecret, Probe, secretFrom } from './key-hash.ts';
 import { Layer, type SealedBatch } from './layer.ts';
 import { LayersReader } from './layers.ts';
 import type { Tree } from './tree.ts';
@@ -70,7 +70,7 @@ export class LmdbStore implements Store {
   readonly #journal: Journal;
   readonly #folder: Folder;
   readonly #foldBytes: number;
-  readonly #secret: HashSecret = secretOfHashes();
+  readonly #secret: HashSecret = secretFrom(systemRandom);
   readonly #ranges = new TreeRanges(this.#secret);
   readonly #probe = new Probe(this.#secret);
   /** What works read and write: all layers with the open batch. */
@@ -462,11 +462,6 @@ export class LmdbStore implements Store {
     for (const work of works) work.reject(failure);
     for (const work of waiting) work.reject(refusal(failure));
   }
-}
-
-function secretOfHashes(): HashSecret {
-  const [a = 0, b = 0] = new Int32Array(systemRandom.bytes(8).slice().buffer);
-  return { a, b };
 }
 
 function isOwn(key: Bytes): boolean {
