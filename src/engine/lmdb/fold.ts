@@ -31,8 +31,10 @@ function collect(batches: readonly Bytes[]): Layer {
     set: (key: Bytes, value: Bytes | undefined) => changes.set(probe.of(key), value),
     cut: (start: Bytes, end: Bytes) => changes.cut(start, end),
   };
-  for (const batch of batches) visitChanges(batch, visitor);
-  changes.publish(changes.seal());
+  for (const batch of batches) {
+    visitChanges(batch, visitor);
+    changes.publish(changes.seal());
+  }
   return changes;
 }
 
