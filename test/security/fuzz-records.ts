@@ -28,6 +28,7 @@ import { inspect, scrubNow } from '../../src/engine/lmdb/scrub.ts';
 import { PageMap, walkTree } from '../../src/engine/lmdb/walk.ts';
 import { HoldfastError } from '../../src/model/errors.ts';
 import { readBackup } from '../../src/mvcc/backup.ts';
+import { heartbeat } from '../fuzz-judge.ts';
 import { mutate } from '../http2/fuzz.ts';
 import {
   alterSectors,
@@ -289,6 +290,7 @@ export async function fuzzRecords(
   let accepted = 0;
   let inputs = 0;
   for (; inputs < inputsMax && performance.now() - start < forMs; inputs++) {
+    heartbeat(seed + inputs);
     const random = seededRandom(seed + inputs);
     const sample = target.sample(random);
     const begun = performance.now();
