@@ -4,6 +4,7 @@
  * planted bug, which it must find.
  */
 import type { Context, Experiment, Report } from '../scripts/experiment.ts';
+import { judged, mebibytes } from '../test/fuzz-judge.ts';
 import { fuzz, TARGETS } from '../test/http2/fuzz.ts';
 import { type Mutant, plant } from '../test/http2/mutants.ts';
 
@@ -21,7 +22,6 @@ const PLANTED: Readonly<Record<string, Mutant>> = {
   ],
   beginnings: ['connection.ts', 'this.#streams.clear();', ''],
 };
-const GROWN_BYTES_MAX = 256 * 2 ** 20;
 const SLOWEST_MS_MAX = 2_000;
 
 async function run(context: Context): Promise<Report> {
@@ -32,16 +32,19 @@ async function run(context: Context): Promise<Report> {
   let broke = true;
   const wanted = TARGETS.filter(({ name }) => (context.options.target ?? name) === name);
   for (const [i, target] of wanted.entries()) {
-    fuzz(target, context.seed, { inputs: 200 });
-    const before = process.memoryUsage.rss();
-    const result = fuzz(target, context.seed, { forMs: minutes * 60_000 });
-    const grown = process.memoryUsage.rss() - before;
+    const judgement = await judged(
+      target.name,
+      () => fuzz(target, context.seed, { inputs: 200 }),
+      () => fuzz(target, context.seed, { forMs: minutes * 60_000 }),
+    );
+    const { result } = judgement;
     const { finding } = result;
     if (finding) context.log(`FOUND in ${target.name}, seed ${finding.seed}: ${finding.what}`);
-    ok &&= !finding && grown < GROWN_BYTES_MAX && result.slowestMs < SLOWEST_MS_MAX;
+    ok &&= !finding && !judgement.holdsMemory && result.slowestMs < SLOWEST_MS_MAX;
     figures[`${target.name}: inputs`] = result.inputs;
     figures[`${target.name}: slowest, ms`] = Math.round(result.slowestMs);
-    figures[`${target.name}: memory grown, MiB`] = Math.round(grown / 2 ** 20);
+    figures[`${target.name}: memory kept, MiB`] = mebibytes(judgement.retainedBytes);
+    figures[`${target.name}: memory grown, MiB`] = mebibytes(judgement.grownBytes);
     const machine = await plant(context.scratch, PLANTED[target.name]!, i);
     const planted = fuzz(
       target,

@@ -4,6 +4,7 @@
  * Control: for each target a copy of the source with a planted bug, which it must find.
  */
 import type { Context, Experiment, Report } from '../scripts/experiment.ts';
+import { judged, mebibytes } from '../test/fuzz-judge.ts';
 import { fuzz, TARGETS } from '../test/messages/fuzz.ts';
 import { type Mutant, plant } from '../test/messages/mutants.ts';
 
@@ -13,7 +14,6 @@ const PLANTED: Readonly<Record<string, Mutant>> = {
   json: ['messages/json.ts', '!Object.hasOwn(names, value)', '!(value in names)'],
   headers: ['grpc/status.ts', 'if (ESCAPE.test(digits))', 'if (digits.length === 2)'],
 };
-const GROWN_BYTES_MAX = 256 * 2 ** 20;
 const SLOWEST_MS_MAX = 2_000;
 
 async function run(context: Context): Promise<Report> {
@@ -24,15 +24,18 @@ async function run(context: Context): Promise<Report> {
   let broke = true;
   const wanted = TARGETS.filter(({ name }) => (context.options.target ?? name) === name);
   for (const [i, target] of wanted.entries()) {
-    fuzz(target, context.seed, { inputs: 2_000 });
-    const before = process.memoryUsage.rss();
-    const { finding, inputs, slowestMs } = fuzz(target, context.seed, { forMs: minutes * 60_000 });
-    const grown = process.memoryUsage.rss() - before;
+    const judgement = await judged(
+      target.name,
+      () => fuzz(target, context.seed, { inputs: 2_000 }),
+      () => fuzz(target, context.seed, { forMs: minutes * 60_000 }),
+    );
+    const { finding, inputs, slowestMs } = judgement.result;
     if (finding) context.log(`FOUND in ${target.name}, seed ${finding.seed}: ${finding.what}`);
-    ok &&= !finding && grown < GROWN_BYTES_MAX && slowestMs < SLOWEST_MS_MAX;
+    ok &&= !finding && !judgement.holdsMemory && slowestMs < SLOWEST_MS_MAX;
     figures[`${target.name}: inputs`] = inputs;
     figures[`${target.name}: slowest, ms`] = Math.round(slowestMs);
-    figures[`${target.name}: memory grown, MiB`] = Math.round(grown / 2 ** 20);
+    figures[`${target.name}: memory kept, MiB`] = mebibytes(judgement.retainedBytes);
+    figures[`${target.name}: memory grown, MiB`] = mebibytes(judgement.grownBytes);
     const broken = await plant(context.scratch, PLANTED[target.name]!, i);
     const planted = fuzz(target, context.seed, { forMs: 6_000 }, broken);
     broke &&= planted.finding !== undefined;

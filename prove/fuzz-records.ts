@@ -4,9 +4,9 @@
  * Control: for each target a reader that leaves its checks out, which the fuzzer must find.
  */
 import type { Context, Experiment, Report } from '../scripts/experiment.ts';
+import { judged, mebibytes } from '../test/fuzz-judge.ts';
 import { fuzzRecords, recordsTargets } from '../test/security/fuzz-records.ts';
 
-const GROWN_BYTES_MAX = 256 * 2 ** 20;
 const SLOWEST_MS_MAX = 2_000;
 
 async function run(context: Context): Promise<Report> {
@@ -19,17 +19,20 @@ async function run(context: Context): Promise<Report> {
   let broke = true;
   for (const target of wanted) {
     const { name } = target;
-    await fuzzRecords(target, context.seed, { inputs: 200 });
-    const before = process.memoryUsage.rss();
-    const result = await fuzzRecords(target, context.seed, { forMs: minutes * 60_000 });
-    const grown = process.memoryUsage.rss() - before;
+    const judgement = await judged(
+      name,
+      () => fuzzRecords(target, context.seed, { inputs: 200 }),
+      () => fuzzRecords(target, context.seed, { forMs: minutes * 60_000 }),
+    );
+    const { result } = judgement;
     const { finding } = result;
     if (finding) context.log(`FOUND in ${name}, seed ${finding.seed}: ${finding.what}`);
-    ok &&= !finding && grown < GROWN_BYTES_MAX && result.slowestMs < SLOWEST_MS_MAX;
+    ok &&= !finding && !judgement.holdsMemory && result.slowestMs < SLOWEST_MS_MAX;
     figures[`${name}: inputs`] = result.inputs;
     figures[`${name}: read as it was`] = result.accepted;
     figures[`${name}: slowest, ms`] = Math.round(result.slowestMs);
-    figures[`${name}: memory grown, MiB`] = Math.round(grown / 2 ** 20);
+    figures[`${name}: memory kept, MiB`] = mebibytes(judgement.retainedBytes);
+    figures[`${name}: memory grown, MiB`] = mebibytes(judgement.grownBytes);
     const planted = await fuzzRecords(target, context.seed, { inputs: 5_000 }, target.careless);
     broke &&= planted.finding !== undefined;
     control[`${name}: found after inputs`] = planted.finding ? planted.inputs : 'NOT FOUND';

@@ -4,16 +4,17 @@
  * same fuzzer must find.
  */
 import type { Context, Experiment, Report } from '../scripts/experiment.ts';
+import { judged, mebibytes } from '../test/fuzz-judge.ts';
 import { fuzzSeals, PLANTED } from '../test/security/fuzz-seals.ts';
-
-const GROWN_BYTES_MAX = 256 * 2 ** 20;
 
 async function run(context: Context): Promise<Report> {
   const minutes = Number(context.options.minutes ?? (context.long ? 11 : 1 / 6));
-  fuzzSeals(context.seed, { inputs: 1_000 });
-  const before = process.memoryUsage.rss();
-  const { inputs, finding } = fuzzSeals(context.seed, { forMs: minutes * 60_000 });
-  const grown = process.memoryUsage.rss() - before;
+  const judgement = await judged(
+    'seals',
+    () => fuzzSeals(context.seed, { inputs: 1_000 }),
+    () => fuzzSeals(context.seed, { forMs: minutes * 60_000 }),
+  );
+  const { inputs, finding } = judgement.result;
   if (finding) context.log(`FOUND, seed ${finding.seed}: ${finding.what}`);
   const control: Record<string, number | string | boolean> = {};
   for (const [name, planted] of Object.entries(PLANTED)) {
@@ -22,12 +23,13 @@ async function run(context: Context): Promise<Report> {
   }
   const broke = !Object.values(control).includes('NOT FOUND');
   return {
-    ok: !finding && broke && grown < GROWN_BYTES_MAX,
+    ok: !finding && broke && !judgement.holdsMemory,
     figures: {
       seconds: minutes * 60,
       'seals presented': inputs,
       disagreements: finding ? 1 : 0,
-      'memory grown, MiB': Math.round(grown / 2 ** 20),
+      'memory kept, MiB': mebibytes(judgement.retainedBytes),
+      'memory grown, MiB': mebibytes(judgement.grownBytes),
     },
     control: { broke, ...control },
   };

@@ -11,6 +11,7 @@ import type { Header } from '../../src/wire/http2/headers.ts';
 import { HpackDecoder } from '../../src/wire/http2/hpack/decode.ts';
 import { HpackEncoder } from '../../src/wire/http2/hpack/encode.ts';
 import type { Stream } from '../../src/wire/http2/stream.ts';
+import { heartbeat } from '../fuzz-judge.ts';
 import { conversation } from './conversation.ts';
 import { encodeBlock, type MakeConnection, REQUEST, RESPONSE } from './script.ts';
 
@@ -275,6 +276,7 @@ export function fuzz(
     if (inputs >= (until.inputs ?? Number.POSITIVE_INFINITY)) break;
     if (performance.now() - startedMs > (until.forMs ?? Number.POSITIVE_INFINITY)) break;
     const own = (seed + inputs) >>> 0;
+    heartbeat(own);
     const from = process.cpuUsage();
     try {
       target.once(seededRandom(own), make, decoder);

@@ -17,6 +17,7 @@ import * as codec from '../../src/wire/messages/codec.ts';
 import type { Field, MessageType } from '../../src/wire/messages/descriptor.ts';
 import * as json from '../../src/wire/messages/json.ts';
 import * as jsonText from '../../src/wire/messages/json-text.ts';
+import { heartbeat } from '../fuzz-judge.ts';
 import { mutate } from '../http2/fuzz.ts';
 import { MESSAGES } from './arbitrary.ts';
 
@@ -434,6 +435,7 @@ export function fuzz(
   let now = start;
   let inputs = 0;
   for (; inputs < inputsMax && now - start < forMs; inputs++) {
+    heartbeat(seed + inputs);
     try {
       target.once(seededRandom(seed + inputs), wire);
     } catch (error) {

@@ -1,69 +1,74 @@
 /**
  * Fuzzers on what is read from a disk: a data file, a segment of the journal, a backup. A sound one
  * is altered, and what comes out must be what went in, or a refusal in our own words: never
- * something else, never a crash.
+ * something else, never a crash. Of a journal it is known exactly what must be read (`fuzz-journal.ts`).
  */
-import { createHash } from 'node:crypto';
-import { closeSync, fstatSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { type Bytes, concatBytes, utf8 } from '../../src/base/bytes.ts';
 import { type Random, seededRandom } from '../../src/base/random.ts';
 import { visitChanges } from '../../src/engine/lmdb/changes.ts';
 import { DATA_FILE } from '../../src/engine/lmdb/directory.ts';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.ts';
-import {
-  encodeBatch,
-  JOURNAL_BEGIN,
-  readSegment,
-  type SegmentId,
-} from '../../src/engine/lmdb/journal-format.ts';
+import type { Head } from '../../src/engine/lmdb/format.ts';
+import { recover } from '../../src/engine/lmdb/journal.ts';
+import * as journalFormat from '../../src/engine/lmdb/journal-format.ts';
+import { JOURNAL_BEGIN, readSegment, segmentName } from '../../src/engine/lmdb/journal-format.ts';
 import { PageFile } from '../../src/engine/lmdb/pages.ts';
 import { inspect, scrubNow } from '../../src/engine/lmdb/scrub.ts';
 import { PageMap, walkTree } from '../../src/engine/lmdb/walk.ts';
 import { HoldfastError } from '../../src/model/errors.ts';
 import { readBackup } from '../../src/mvcc/backup.ts';
+import { heartbeat } from '../fuzz-judge.ts';
 import { mutate } from '../http2/fuzz.ts';
+import {
+  alterSectors,
+  alterSegment,
+  meaningOf,
+  meaningOfRead,
+  mustRead,
+  readSegmentWith,
+  SEGMENT,
+  type Sound,
+  soundSegment,
+} from './fuzz-journal.ts';
+
+/** Something altered, and what must come of it. */
+export interface Sample {
+  readonly altered: Bytes;
+  /** Undefined: it may not be read at all. */
+  readonly meaning: string | undefined;
+  readonly mayRefuse: boolean;
+}
 
 export interface RecordsTarget {
   readonly name: string;
-  /** What was made with this seed, and the meanings that it may have. */
-  readonly sample: (random: Random) => Promise<{ bytes: Bytes; meanings: readonly string[] }>;
+  readonly sample: (random: Random) => Sample;
   readonly read: (bytes: Bytes) => Promise<string>;
   /** The same with its checks left out, as a control. */
   readonly careless: (bytes: Bytes) => Promise<string>;
 }
 
-function meaningOf(parts: Iterable<Bytes>): string {
-  const hash = createHash('sha256');
-  for (const part of parts) hash.update(`${part.length} `).update(part);
-  return hash.digest('hex');
-}
-
 // ─── journal ───────────────────────────────────────────────────────────────────────────────────
 
-const ROOM = 65_536;
-const ID: SegmentId = { storeId: utf8('sixteen bytes ab'), epoch: 2, segment: 1 };
+const ROOMS = [2 ** 16, 2 ** 16, 2 ** 18];
 
-async function sampleSegment(random: Random) {
-  const file = new Uint8Array(ROOM);
-  const batches: Bytes[] = [];
-  let position = JOURNAL_BEGIN;
-  let at = 0;
-  for (let i = random.integer(1, 6); i > 0; i--) {
-    const batch = random.bytes(random.integer(1, 4_000));
-    const written = encodeBatch(ID, ROOM, position, batch);
-    const bytes = concatBytes(...written.buffers);
-    file.set(bytes, at);
-    at += bytes.length;
-    batches.push(batch);
-    position = written.after;
-  }
-  // Of the last batch nobody can say whether it was acknowledged, if its sectors are blank.
-  return { bytes: file, meanings: [meaningOf(batches), meaningOf(batches.slice(0, -1))] };
-}
-
-async function readJournal(bytes: Bytes): Promise<string> {
-  return meaningOf(readSegment(bytes, ID, JOURNAL_BEGIN).batches);
+function sampleSegment(random: Random): Sample {
+  const room = random.pick(ROOMS);
+  const end = random.chance(0.3);
+  const sound = soundSegment(random, { id: SEGMENT, room, from: JOURNAL_BEGIN, end });
+  const altered = alterSegment(sound, random);
+  const read = mustRead(sound, altered);
+  return { altered, meaning: read && meaningOfRead(read), mayRefuse: !read };
 }
 
 /** Takes whatever looks like a head, and what stands behind it. */
@@ -74,6 +79,69 @@ async function readJournalCarelessly(bytes: Bytes): Promise<string> {
     const length = view.getUint32(at + 52);
     batches.push(bytes.subarray(at + 512, at + 512 + length));
     at += 512 + Math.ceil(length / 512) * 512;
+  }
+  return meaningOfRead({ batches, ended: false });
+}
+
+// ─── several segments in their directory ───────────────────────────────────────────────────────
+
+const SEGMENT_ROOM = 16_384;
+
+function sampleSegments(random: Random): Sample {
+  const count = random.integer(2, 4);
+  const sounds: Sound[] = [];
+  let from = JOURNAL_BEGIN;
+  for (let segment = 1; segment <= count; segment++) {
+    const id = { ...SEGMENT, segment };
+    sounds.push(soundSegment(random, { id, room: SEGMENT_ROOM, from, end: segment < count }));
+    from = sounds.at(-1)!.after;
+  }
+  const files = sounds.map(({ file }) => file);
+  const which = random.integer(0, count);
+  files[which] = alterSectors(sounds[which]!, random);
+  const batches = mustRecover(sounds, files);
+  return {
+    altered: concatBytes(...files),
+    meaning: batches && meaningOf(batches),
+    mayRefuse: !batches,
+  };
+}
+
+/** As `mustRead` says of each; and what the journal never came to is blank. */
+function mustRecover(sounds: readonly Sound[], files: readonly Bytes[]): Bytes[] | undefined {
+  const batches: Bytes[] = [];
+  for (const [i, sound] of sounds.entries()) {
+    const read = mustRead(sound, files[i]!);
+    if (!read) return undefined;
+    batches.push(...read.batches);
+    if (read.ended) continue;
+    return files[i + 1]?.some((byte) => byte !== 0) ? undefined : batches;
+  }
+  return undefined;
+}
+
+function recoverFrom(directory: string, bytes: Bytes): string {
+  for (const name of readdirSync(directory)) rmSync(join(directory, name));
+  for (let at = 0, segment = 1; at < bytes.length; at += SEGMENT_ROOM, segment++) {
+    const name = segmentName(SEGMENT.epoch, segment);
+    writeFileSync(join(directory, name), bytes.subarray(at, at + SEGMENT_ROOM));
+  }
+  const { storeId, epoch } = SEGMENT;
+  const journal = { epoch, segment: 1, ...JOURNAL_BEGIN };
+  const head = { storeId, ownerEpoch: epoch, journal } as Head;
+  return meaningOf(recover(directory, head).batches);
+}
+
+/** Each segment as if it were alone. */
+async function recoverCarelessly(bytes: Bytes): Promise<string> {
+  const batches: Bytes[] = [];
+  let from = JOURNAL_BEGIN;
+  for (let at = 0, segment = 1; at < bytes.length; at += SEGMENT_ROOM, segment++) {
+    const file = bytes.subarray(at, at + SEGMENT_ROOM);
+    const read = readSegment(file, { ...SEGMENT, segment }, from);
+    batches.push(...read.batches);
+    from = read.after;
+    if (!read.ended) break;
   }
   return meaningOf(batches);
 }
@@ -161,31 +229,40 @@ export async function recordsTargets(scratch: string): Promise<readonly RecordsT
   };
   const dataMeaning = await readData(data, false);
   const backupMeaning = await entriesOf(backup, false);
+  const segments = join(scratch, 'segments');
+  mkdirSync(segments);
+  /** It is what it was, or is refused. */
+  const altering =
+    (bytes: Bytes, meaning: string) =>
+    (random: Random): Sample => ({ altered: alter(bytes, random), meaning, mayRefuse: true });
   return [
     {
       name: 'data file',
-      sample: async () => ({ bytes: data, meanings: [dataMeaning] }),
+      sample: altering(data, dataMeaning),
       read: (bytes) => readData(bytes, false),
       careless: (bytes) => readData(bytes, true),
     },
     {
       name: 'journal',
       sample: sampleSegment,
-      read: readJournal,
+      read: async (bytes) => readSegmentWith(journalFormat, bytes),
       careless: readJournalCarelessly,
     },
     {
+      name: 'segments',
+      sample: sampleSegments,
+      read: async (bytes) => recoverFrom(segments, bytes),
+      careless: recoverCarelessly,
+    },
+    {
       name: 'changes',
-      sample: async (random) => ({
-        bytes: random.bytes(random.integer(0, 200)),
-        meanings: ['read'],
-      }),
+      sample: (random) => altering(random.bytes(random.integer(0, 200)), 'read')(random),
       read: readChanges,
       careless: async (bytes) => (bytes.length > 100 ? 'too much' : 'read'),
     },
     {
       name: 'backup',
-      sample: async () => ({ bytes: backup, meanings: [backupMeaning] }),
+      sample: altering(backup, backupMeaning),
       read: (bytes) => entriesOf(bytes, false),
       careless: (bytes) => entriesOf(bytes, true),
     },
@@ -213,11 +290,11 @@ export async function fuzzRecords(
   let accepted = 0;
   let inputs = 0;
   for (; inputs < inputsMax && performance.now() - start < forMs; inputs++) {
+    heartbeat(seed + inputs);
     const random = seededRandom(seed + inputs);
-    const { bytes, meanings } = await target.sample(random);
-    const altered = alter(bytes, random);
+    const sample = target.sample(random);
     const begun = performance.now();
-    const what = await judge(read, altered, meanings);
+    const what = await judge(read, sample);
     slowestMs = Math.max(slowestMs, performance.now() - begun);
     if (what === 'accepted') accepted++;
     else if (what !== undefined) {
@@ -243,15 +320,15 @@ function alter(bytes: Bytes, random: Random): Bytes {
   return out;
 }
 
-/** Undefined: refused in our own words. */
+/** Undefined: refused in our own words, as it may be. */
 async function judge(
   read: RecordsTarget['read'],
-  bytes: Bytes,
-  meanings: readonly string[],
+  { altered, meaning, mayRefuse }: Sample,
 ): Promise<string | undefined> {
   try {
-    return meanings.includes(await read(bytes)) ? 'accepted' : 'something else was read';
+    return (await read(altered)) === meaning ? 'accepted' : 'something else was read';
   } catch (error) {
-    return HoldfastError.is(error) ? undefined : `an error that is not ours: ${String(error)}`;
+    if (!HoldfastError.is(error)) return `an error that is not ours: ${String(error)}`;
+    return mayRefuse ? undefined : `what a crash may leave was refused: ${error.message}`;
   }
 }

@@ -15,6 +15,7 @@ import {
 import { HoldfastError } from '../../src/model/errors.ts';
 import { type SealClaims, type SealExpectation, writeSeal } from '../../src/model/seal.ts';
 import { readSealKeys, writeSealKeys } from '../../src/model/seal-keys.ts';
+import { heartbeat } from '../fuzz-judge.ts';
 import { mutate } from '../http2/fuzz.ts';
 
 /** What is under test; the control has a fault in it. */
@@ -156,6 +157,7 @@ export function fuzzSeals(
   const start = performance.now();
   let inputs = 0;
   for (; inputs < most && performance.now() - start < forMs; inputs++) {
+    heartbeat(seed + inputs);
     try {
       once(seededRandom(seed + inputs), verify);
     } catch (error) {

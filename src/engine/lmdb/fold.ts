@@ -16,7 +16,7 @@ const FIRST_KEY: Bytes = new Uint8Array(0);
  * on there. In one commit of the tree, so a crash leaves all of it in the journal or none.
  */
 export function fold(tree: Tree, directory: string, next: JournalMark): Recovered {
-  const found = recover(directory, tree.head, next.segment);
+  const found = recover(directory, tree.head, next);
   const changes = collect(found.batches);
   tree.fold((table) => apply(table, changes), next);
   return found;

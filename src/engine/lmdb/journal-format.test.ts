@@ -46,6 +46,15 @@ function sample(random: Random, count: number): Sample {
   return { file, batches, begins, after: position };
 }
 
+/** Batches of several sectors each, and of one part. */
+function smallBatches(): Sample {
+  for (let seed = 0; ; seed++) {
+    const found = sample(seededRandom(seed), 5);
+    const sizes = found.begins.slice(1).map((end, i) => end - found.begins[i]!);
+    if (sizes.every((bytes) => bytes > 2 * SECTOR && bytes < 10 * SECTOR)) return found;
+  }
+}
+
 function expectSame(found: readonly Bytes[], batches: readonly Bytes[]): void {
   expect(found.length).toBe(batches.length);
   expect(found.every((batch, i) => Buffer.from(batch).equals(batches[i]!))).toBe(true);
@@ -108,6 +117,37 @@ describe('a segment of the journal', () => {
     const begin = sample(seededRandom(4), 5);
     begin.file.fill(0, 0, begin.begins[1]);
     expect(() => readSegment(begin.file, ID, JOURNAL_BEGIN)).toThrow('has gone');
+  });
+
+  it('notices that a batch which is not whole was followed by another', () => {
+    const { file, begins, batches } = smallBatches();
+    const last = begins.at(-2)!;
+    // Its head tells where it ends. So it was acknowledged, for something stands behind it.
+    file.fill(0, last - SECTOR, last);
+    for (const harm of [
+      (): unknown => file.fill(0, last, last + SECTOR),
+      (): unknown => file.fill(7, last, last + SECTOR),
+    ]) {
+      harm();
+      expect(() => readSegment(file, ID, JOURNAL_BEGIN)).toThrow('has gone');
+    }
+    file.fill(0, last);
+    expect(readSegment(file, ID, JOURNAL_BEGIN).batches).toHaveLength(batches.length - 2);
+  });
+
+  it('notices that something stands behind its end', () => {
+    const { file, begins, after } = sample(seededRandom(4), 5);
+    file.set(concatBytes(...encodeEnd(ID, ROOM, after).buffers), begins.at(-1));
+    file[ROOM - 1] = 1;
+    expect(() => readSegment(file, ID, JOURNAL_BEGIN)).toThrow('something follows its end');
+  });
+
+  it('cannot tell batches at the end whose heads are blank from one that was torn', () => {
+    const { file, begins, batches } = smallBatches();
+    for (const begin of begins.slice(-3, -1)) file.fill(0, begin, begin + SECTOR);
+    const read = readSegment(file, ID, JOURNAL_BEGIN);
+    expectSame(read.batches, batches.slice(0, -2));
+    expect(read.unfinished).toBe(true);
   });
 
   it('notices a file that was cut, and one that belongs elsewhere', () => {

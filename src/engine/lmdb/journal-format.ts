@@ -6,6 +6,7 @@
  * whole or not at all, so after a crash each sector of the last batch is either as it was meant or
  * still blank: then the batch was never acknowledged, and is left out. A sector that is neither was
  * changed by something else, and nothing behind it can be trusted: that is damage, never skipped.
+ * So is anything that stands behind a batch that is not whole: it was begun when that one was.
  * No file is written twice, so nothing old can be taken for something new.
  */
 import { crc32 } from 'node:zlib';
@@ -135,6 +136,7 @@ function decodeHead(sector: Bytes): Head | undefined {
   if (sector.length < SECTOR || getUint32(sector, 4) !== MAGIC) return undefined;
   const sum = getUint32(sector, 0);
   if (crc32(sector.subarray(4)) !== sum) return undefined;
+  if (getUint32(sector, 52) > PART_BYTES) return undefined;
   return {
     sum,
     storeId: sector.slice(8, 24),
@@ -170,6 +172,8 @@ class SegmentReader {
   readonly #id: SegmentId;
   #position: Position;
   #at = 0;
+  /** Something of the present batch is there. */
+  #begun = false;
 
   constructor(file: Bytes, id: SegmentId, from: Position) {
     this.#file = file;
@@ -180,47 +184,55 @@ class SegmentReader {
   read(): ReadSegment {
     const batches: Bytes[] = [];
     let ended = false;
-    for (;;) {
-      const begin = this.#at;
-      const batch = this.#batch();
-      if (!batch) {
-        this.#ensureNothingLater(begin);
-        return { batches, after: this.#position, ended, unfinished: this.#at > begin };
-      }
-      if (ended) throw damaged(this.#id, 'something follows its end');
-      if (batch.kind === END) ended = true;
-      else batches.push(batch.changes);
+    for (let batch = this.#batch(); batch; batch = this.#batch()) {
+      ended = batch.kind === END;
+      if (ended) break;
+      batches.push(batch.changes);
     }
+    this.#ensureBlank(ended ? 'something follows its end' : `batch ${this.#sequence} has gone`);
+    return { batches, after: this.#position, ended, unfinished: !ended && this.#begun };
   }
 
-  /** The next batch if it is whole. Otherwise `#at` tells how far it came. */
+  get #sequence(): number {
+    return this.#position.sequence;
+  }
+
+  /**
+   * The next batch if it is whole. Otherwise it was begun and never acknowledged, or there is none;
+   * then `#at` is behind all that may be of it.
+   */
   #batch(): { readonly kind: number; readonly changes: Bytes } | undefined {
     const pieces: Bytes[] = [];
-    let { previous } = this.#position;
-    for (let part = 0; ; part++) {
-      const head = this.#head(part, previous);
-      if (!head) return undefined;
-      this.#at += SECTOR;
-      const piece = this.#piece(head);
-      if (!piece) return undefined;
-      pieces.push(piece);
-      previous = head.sum;
-      if (part + 1 < head.parts) continue;
-      this.#position = { sequence: head.sequence + 1, previous };
-      return { kind: head.kind, changes: pieces.length === 1 ? piece : concatBytes(...pieces) };
+    let parts = Number.POSITIVE_INFINITY;
+    let previous: number | undefined = this.#position.previous;
+    let last: Head | undefined;
+    this.#begun = false;
+    for (let part = 0; part < parts && this.#at < this.#file.length; part++) {
+      last = this.#head(part, previous);
+      const piece = last ? this.#piece(last) : this.#strayPiece();
+      if (piece) pieces.push(piece);
+      parts = last?.parts ?? parts;
+      previous = last?.sum;
     }
+    if (!last || pieces.length < parts) return undefined;
+    this.#position = { sequence: last.sequence + 1, previous: last.sum };
+    return { kind: last.kind, changes: pieces.length === 1 ? pieces[0]! : concatBytes(...pieces) };
   }
 
-  #head(part: number, previous: number): Head | undefined {
-    const sector = this.#file.subarray(this.#at, this.#at + SECTOR);
+  /** The head at `#at`; undefined when it is still blank. `previous` is unknown behind a blank one. */
+  #head(part: number, previous: number | undefined): Head | undefined {
+    const at = this.#at;
+    const sector = this.#file.subarray(at, at + SECTOR);
+    this.#at += SECTOR;
     if (isBlank(sector)) return undefined;
+    this.#begun = true;
     const head = decodeHead(sector);
-    if (!head) throw damaged(this.#id, `the sector at ${this.#at} is not what was written`);
+    if (!head) throw damaged(this.#id, `the sector at ${at} is not what was written`);
     if (!isOf(head, this.#id)) throw damaged(this.#id, 'it holds a part of another journal');
     if (this.#file.length < head.room) throw truncatedSegment(this.#id);
-    const { sequence } = this.#position;
-    if (head.sequence !== sequence || head.part !== part || head.previous !== previous) {
-      throw damaged(this.#id, `batch ${sequence} is missing`);
+    const follows = previous === undefined || head.previous === previous;
+    if (head.sequence !== this.#sequence || head.part !== part || !follows) {
+      throw damaged(this.#id, `batch ${this.#sequence} is missing`);
     }
     return head;
   }
@@ -248,18 +260,30 @@ class SegmentReader {
   }
 
   /**
-   * A batch is only begun when the one before is on the disk. So whatever is later than the last
-   * whole batch by more than one tells that something acknowledged has gone.
+   * What stands behind a blank head: of these sectors nobody knows what was meant, nor how many of
+   * them are of this batch. But none is a head: a batch is only begun when the one before is on the
+   * disk, so the head of a later one tells that something acknowledged has gone.
    */
-  #ensureNothingLater(from: number): void {
-    for (let at = from; at + SECTOR <= this.#file.length; at += SECTOR) {
-      const head = decodeHead(this.#file.subarray(at, at + SECTOR));
-      if (!head || !isOf(head, this.#id)) continue;
-      if (head.sequence > this.#position.sequence) {
-        throw damaged(this.#id, `batch ${this.#position.sequence} has gone`);
-      }
+  #strayPiece(): undefined {
+    const end = Math.min(this.#at + PART_BYTES, this.#file.length);
+    for (; this.#at < end; this.#at += SECTOR) {
+      const sector = this.#file.subarray(this.#at, this.#at + SECTOR);
+      if (isBlank(sector)) continue;
+      this.#begun = true;
+      const head = decodeHead(sector);
+      if (head && isOf(head, this.#id)) throw damaged(this.#id, `batch ${this.#sequence} has gone`);
     }
   }
+
+  /** Nothing was written behind the last batch, and nothing behind the end. */
+  #ensureBlank(otherwise: string): void {
+    if (!isBlank(this.#file.subarray(this.#at))) throw damaged(this.#id, otherwise);
+  }
+}
+
+/** Throws when something was written into a segment that the journal never came to. */
+export function ensureUnused(file: Bytes, id: SegmentId): void {
+  if (!isBlank(file)) throw damaged(id, 'the journal ends before it, but it was written to');
 }
 
 function isOf(head: Head, id: SegmentId): boolean {

@@ -19,10 +19,11 @@ import { join } from 'node:path';
 import type { Bytes } from '../../base/bytes.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import { isNoSpace } from './failures.ts';
-import type { Head, JournalMark } from './format.ts';
+import { type Head, type JournalMark, NO_JOURNAL } from './format.ts';
 import {
   encodeBatch,
   encodeEnd,
+  ensureUnused,
   JOURNAL_BEGIN,
   type Position,
   readSegment,
@@ -204,10 +205,10 @@ export interface Recovered {
 }
 
 /**
- * Reads what the journal holds beyond the tree, up to the segment `until` where it is open, or to
- * its end. Throws on everything that a crash cannot explain.
+ * Reads what the journal holds beyond the tree, up to the segment of `until` where it is open, or
+ * to its end. Throws on everything that a crash cannot explain.
  */
-export function recover(directory: string, head: Head, until = 0): Recovered {
+export function recover(directory: string, head: Head, until: JournalMark = NO_JOURNAL): Recovered {
   const { epoch, segment: first } = head.journal;
   ensureNoneLater(directory, head);
   const batches: Bytes[] = [];
@@ -216,7 +217,8 @@ export function recover(directory: string, head: Head, until = 0): Recovered {
   let position: Position = head.journal;
   let segment = first;
   // Segments of an earlier owner are all there is of his journal, whatever their numbers.
-  const end = until > 0 && epoch === head.ownerEpoch ? until : Number.POSITIVE_INFINITY;
+  const own = until.segment > 0 && epoch === head.ownerEpoch;
+  const end = own ? until.segment : Number.POSITIVE_INFINITY;
   for (let more = first > 0; more && segment < end; segment++) {
     const id = { storeId: head.storeId, epoch, segment };
     const file = readFile(join(directory, segmentName(epoch, segment)));
@@ -227,8 +229,27 @@ export function recover(directory: string, head: Head, until = 0): Recovered {
     bytes += file.length;
     more = read.ended;
     unfinished = read.unfinished;
+    if (!more) ensureUnusedAfter(directory, id);
   }
+  if (own) ensureReached(until, position);
   return { batches, segments: segment - first, bytes, unfinished };
+}
+
+/** A segment is made before it is needed, and used when the one before has its end. */
+function ensureUnusedAfter(directory: string, last: SegmentId): void {
+  const next = { ...last, segment: last.segment + 1 };
+  const file = readFile(join(directory, segmentName(next.epoch, next.segment)));
+  if (file) ensureUnused(file, next);
+}
+
+/** Who writes the journal knows where it stands; the disk must know as much. */
+function ensureReached(until: JournalMark, { sequence, previous }: Position): void {
+  if (sequence === until.sequence && previous === until.previous) return;
+  throw new HoldfastError(
+    'corrupt',
+    `the journal ends at batch ${sequence}, but ${until.sequence} comes next. Nothing was dropped; ` +
+      'keep the files, and restore a backup into a new directory',
+  );
 }
 
 /** The data file of an older copy beside the journal of a later owner: changes would be lost. */

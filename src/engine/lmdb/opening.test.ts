@@ -4,6 +4,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
@@ -169,6 +170,28 @@ describe('a journal', () => {
     }
   });
 
+  it('whose segment lost its end, but goes on in the next, is not cut short', async () => {
+    const rooms = { firstBytes: 8_192, mostBytes: 8_192 };
+    const copy = join(directory, 'crashed');
+    const opened = await openStore(path, { journal: rooms });
+    for (let i = 0; i < 12; i++) {
+      await opened.store.commit((table) => table.put(utf8(`key/${i}`), new Uint8Array(500)));
+    }
+    cpSync(path, copy, { recursive: true, filter: (name) => !name.endsWith('.sock') });
+    await opened.close();
+    const before = await verifyStore(copy);
+    expect(before.journalSegments).toBeGreaterThan(1);
+    const [first = ''] = readdirSync(copy)
+      .filter((name) => name.startsWith('journal'))
+      .sort();
+    const bytes = readFileSync(join(copy, first));
+    const last = [...bytes.keys()].filter((at) => at % 512 === 0 && bytes.readUInt32BE(at) !== 0);
+    bytes.fill(0, last.at(-1), last.at(-1)! + 512);
+    writeFileSync(join(copy, first), bytes);
+    await expect(verifyStore(copy)).rejects.toThrow('the journal ends before it');
+    await expect(openStore(copy)).rejects.toMatchObject({ code: 'corrupt' });
+  });
+
   it('of an owner who was taken over is read by the next, who acknowledges nothing more', async () => {
     const { store, native, close } = await openStore(path);
     await store.commit((table) => table.put(utf8('before'), utf8('1')));
@@ -180,6 +203,9 @@ describe('a journal', () => {
     ).rejects.toMatchObject({ code: 'storage-failed' });
     await expect(store.commit(() => 1)).rejects.toMatchObject({ code: 'storage-failed' });
     expect(recover(path, next.head).batches).toHaveLength(2);
+    // Who knows that there is more than the disk gives back does not go on without it.
+    const more = { epoch: 1, segment: 2, sequence: 4, previous: 0 };
+    expect(() => recover(path, store.head, more)).toThrow('ends at batch 3');
     await close();
     expect(existsSync(join(path, 'journal-1-1'))).toBe(true);
   });
