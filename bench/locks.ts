@@ -4,7 +4,6 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import type { Context, Experiment, Figures, Report } from '../scripts/experiment.ts';
@@ -14,6 +13,7 @@ import { Client } from '../src/client.ts';
 import type { Engine } from '../src/engine/contract.ts';
 import { openLmdbEngine } from '../src/engine/lmdb/engine.ts';
 import { prefixRange } from '../src/model/range.ts';
+import { freePort } from '../test/servers/daemon.ts';
 
 const OUTSTANDING = [1, 64, 512];
 const LINES = [2, 100, 1_000];
@@ -215,13 +215,4 @@ async function startRedlock(context: Context): Promise<Redlock> {
     default: new (clients: readonly Redis[], settings: object) => Redlock;
   };
   return new Made([redis], { retryCount: 0 });
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (!address || typeof address === 'string') throw new Error('no port');
-  return address.port;
 }

@@ -216,15 +216,6 @@ export async function start(
   return { child, first };
 }
 
-/** A free port, for programs that cannot choose one themselves. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
 /** Resolves when something listens there. */
 export async function reachable(port: number): Promise<void> {
   for (let attempt = 0; attempt < 200; attempt++) {

@@ -17,6 +17,7 @@ import type { Header } from '../../src/wire/http2/headers.ts';
 import { HpackDecoder } from '../../src/wire/http2/hpack/decode.ts';
 import { HpackEncoder } from '../../src/wire/http2/hpack/encode.ts';
 import { requestHeaders } from '../../src/wire/net/client.ts';
+import { freePort } from '../servers/daemon.ts';
 import {
   type Certificate,
   call,
@@ -24,7 +25,6 @@ import {
   dribble,
   echoes,
   echoServer,
-  freePort,
   PYTHON,
   pattern,
   reachable,

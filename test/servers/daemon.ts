@@ -3,9 +3,10 @@
  * own, ready when they answer, ended by process id, and gone with everything they wrote.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { chownSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { type AddressInfo, createConnection, createServer } from 'node:net';
+import { createConnection, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -72,15 +73,29 @@ export function subdirectory(parent: string, name: string, owner?: User): string
   return directory;
 }
 
-/** A port nobody listens on now. Another process may take it; starting then fails and says so. */
+/** The kernel gives ports from here on to outgoing connections, on Linux unless it is told otherwise. */
+const EPHEMERAL_FROM = 32_768;
+const FREE_FROM = 10_000;
+
+/**
+ * A port nobody listens on now, and that no outgoing connection is given between now and the start
+ * of who asked for it.
+ */
 export async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
+  for (;;) {
+    const port = randomInt(FREE_FROM, EPHEMERAL_FROM);
+    const server = createServer();
+    try {
+      server.listen(port, '127.0.0.1');
+      await once(server, 'listening');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EADDRINUSE') continue;
+      throw error;
+    }
+    server.close();
+    await once(server, 'close');
+    return port;
+  }
 }
 
 export function accepts(port: number): Promise<boolean> {
@@ -121,7 +136,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     await untilReady(child, options.ready ?? (() => accepts(port)));
   } catch (error) {
     await kill();
-    throw new Error(`${command} did not start: ${(error as Error).message}\n${output}`);
+    throw new Error(`${command} did not start: ${(error as Error).message}; ${tail(output)}`);
   }
   return {
     pid: child.pid!,
@@ -133,6 +148,12 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     stop,
     [Symbol.asyncDispose]: stop,
   };
+}
+
+/** What it said last, on the line that a short report prints; all of it behind that. */
+function tail(output: string): string {
+  const last = output.trim().split('\n').at(-1);
+  return `it said last: ${last || 'nothing'}\n${output}`;
 }
 
 async function untilReady(child: ChildProcess, ready: () => Promise<boolean>): Promise<void> {

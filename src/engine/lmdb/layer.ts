@@ -34,7 +34,7 @@ export class Layer {
   #hiddenCuts: Cut[] = [];
   #openCuts: Cut[] = [];
 
-  constructor(secret: HashSecret, memory = new ChangeMemory(), cuts: Cut[] = []) {
+  constructor(secret: HashSecret, memory: ChangeMemory = new ChangeMemory(), cuts: Cut[] = []) {
     this.#secret = secret;
     this.#memory = memory;
     this.#sections = new Array<Section | undefined>(256).fill(undefined);
