@@ -16,7 +16,7 @@ import {
 import { join } from 'node:path';
 import { type Bytes, concatBytes, utf8 } from '../../src/base/bytes.ts';
 import { type Random, seededRandom } from '../../src/base/random.ts';
-import { visitChanges } from '../../src/engine/lmdb/changes.ts';
+import { valueOfChange, visitChanges } from '../../src/engine/lmdb/changes.ts';
 import { DATA_FILE } from '../../src/engine/lmdb/directory.ts';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.ts';
 import type { Head } from '../../src/engine/lmdb/format.ts';
@@ -152,8 +152,8 @@ async function recoverCarelessly(bytes: Bytes): Promise<string> {
 async function readChanges(bytes: Bytes): Promise<string> {
   let seen = 0;
   visitChanges(bytes, {
-    set: (key, value) => {
-      seen += key.length + (value?.length ?? 0);
+    set: (key, at) => {
+      seen += key.length + (valueOfChange(bytes, at)?.length ?? 0);
     },
     cut: (start, end) => {
       seen += start.length + end.length;

@@ -119,7 +119,9 @@ export class Batch implements Table {
     const section = key[0]!;
     const bound = highest[section] ?? this.#bound(section);
     if (compareBytes(key, bound) <= 0) return false;
-    highest[section] = key.slice();
+    // The keys of a log are of one length: the bound is written over, not made anew for each.
+    if (bound.length === key.length) bound.set(key);
+    else highest[section] = key.slice();
     return true;
   }
 

@@ -52,6 +52,20 @@ export class ChangeMemory {
     this.#end = base + putCut(memory, this.#end - base, start, end);
   }
 
+  /** Takes a batch as it was read from the disk, without a copy; answers where it begins. */
+  adopt(batch: Bytes): number {
+    const last = this.#pieces[this.#pieces.length - 1];
+    // Batches of one file are views of the same memory: one piece holds them all.
+    const shared = last && last.memory.buffer === batch.buffer;
+    const piece = shared ? last : { base: this.#end, memory: new Uint8Array(batch.buffer) };
+    if (!shared) this.#pieces.push(piece);
+    const begin = piece.base + batch.byteOffset;
+    this.#end = begin + batch.length;
+    if (this.#end >= BYTES_MAX) throw tooMuch();
+    this.#begin = this.#end;
+    return begin;
+  }
+
   /** Closes the open batch and answers its bytes. */
   seal(): Bytes {
     const batch = this.#open();
@@ -119,7 +133,7 @@ export class ChangeMemory {
 
   /** The piece of memory where the open batch stands, with room for so many bytes. */
   #room(needed: number): Piece {
-    if (this.#end + needed >= BYTES_MAX) throw new Error('one batch may not fill 4 GiB');
+    if (this.#end + needed >= BYTES_MAX) throw tooMuch();
     const piece = this.#pieces[this.#pieces.length - 1];
     const fits = piece && this.#end + needed <= piece.base + piece.memory.length;
     return fits ? piece : this.#grow(needed);
@@ -148,3 +162,7 @@ export class ChangeMemory {
 }
 
 const NOTHING: Bytes = new Uint8Array(0);
+
+function tooMuch(): Error {
+  return new Error('the changes of one layer may not fill 4 GiB');
+}

@@ -53,7 +53,8 @@ export function valueOfChange(source: Bytes, at: number): Bytes | undefined {
 }
 
 export interface ChangeVisitor {
-  set(key: Bytes, value: Bytes | undefined): void;
+  /** `at` is where the change stands, for `valueOfChange`. */
+  set(key: Bytes, at: number): void;
   cut(start: Bytes, end: Bytes): void;
 }
 
@@ -68,7 +69,7 @@ export function visitChanges(source: Bytes, visitor: ChangeVisitor): void {
     if (keyEnd === body || end > source.length) throw unreadable();
     const key = source.subarray(body, keyEnd);
     if (source[at]! & 0x40) visitor.cut(key, source.subarray(keyEnd, end));
-    else visitor.set(key, valueOfChange(source, at));
+    else visitor.set(key, at);
     at = end;
   }
 }

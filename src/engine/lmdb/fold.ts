@@ -2,7 +2,6 @@
 import type { Bytes } from '../../base/bytes.ts';
 import { systemRandom } from '../../base/system.ts';
 import type { Table } from '../../mvcc/table.ts';
-import { visitChanges } from './changes.ts';
 import type { JournalMark } from './format.ts';
 import { type Recovered, recover } from './journal.ts';
 import { Probe, secretFrom } from './key-hash.ts';
@@ -27,14 +26,7 @@ function collect(batches: readonly Bytes[]): Layer {
   const secret = secretFrom(systemRandom);
   const probe = new Probe(secret);
   const changes = new Layer(secret);
-  const visitor = {
-    set: (key: Bytes, value: Bytes | undefined) => changes.set(probe.of(key), value),
-    cut: (start: Bytes, end: Bytes) => changes.cut(start, end),
-  };
-  for (const batch of batches) {
-    visitChanges(batch, visitor);
-    changes.publish(changes.seal());
-  }
+  for (const batch of batches) changes.adopt(probe, batch);
   return changes;
 }
 

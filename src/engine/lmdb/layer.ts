@@ -9,6 +9,7 @@
 import { type Bytes, compareBytes } from '../../base/bytes.ts';
 import type { Cursor } from '../../base/sorted-blocks.ts';
 import { ChangeMemory } from './change-memory.ts';
+import { visitChanges } from './changes.ts';
 import type { HashSecret, Probe } from './key-hash.ts';
 import { Section, type Touched } from './section.ts';
 
@@ -60,10 +61,24 @@ export class Layer {
     this.#section(probe.key[0]!).set(probe, address);
   }
 
+  /** Takes a whole batch as it was read from the journal, for everybody to see. */
+  adopt(probe: Probe, batch: Bytes): void {
+    const begin = this.#memory.adopt(batch);
+    visitChanges(batch, {
+      set: (key, at) => this.#section(key[0]!).set(probe.of(key), begin + at),
+      cut: (start, end) => this.#cutHere(start, end),
+    });
+    this.publish(this.seal());
+  }
+
   /** Adds to the open batch that a range of keys goes, here and in all that is below. */
   cut(start: Bytes, end: Bytes): void {
     if (compareBytes(start, end) >= 0) return;
     this.#memory.putCut(start, end);
+    this.#cutHere(start, end);
+  }
+
+  #cutHere(start: Bytes, end: Bytes): void {
     const cut = { from: start.slice(), to: end.slice() };
     this.#hiddenCuts.push(cut);
     this.#openCuts.push(cut);
