@@ -13,6 +13,7 @@
  * A write or sync that failed finishes the store: a sync that failed once may report success the
  * next time although the pages are lost, so it is never tried again.
  */
+import { setImmediate as endOfTurn } from 'node:timers/promises';
 import type { Bytes } from '../../base/bytes.ts';
 import { systemClock, systemRandom } from '../../base/system.ts';
 import type { HoldfastError } from '../../model/errors.ts';
@@ -55,6 +56,8 @@ interface Batch {
   readonly rotates: boolean;
   /** And the last one of a layer that is to be folded then. */
   readonly folds: boolean;
+  /** What evaluating it took; answering it takes its callers about as long. */
+  readonly tookMs: number;
 }
 
 export interface StoreParts {
@@ -97,7 +100,10 @@ export class LmdbStore implements Store {
   #evaluating = false;
   /** What a sync takes, by the short ones of late. */
   #syncMs = 0;
-  /** When the open batch had better be written. */
+  /** When the sync under way will be over, if it is a short one. */
+  #writtenMs = 0;
+  /** What evaluating the open batch took so far, and until when it may go on. */
+  #tookMs = 0;
   #untilMs = 0;
   #finished: HoldfastError | undefined;
   #condemned: HoldfastError | undefined;
@@ -188,8 +194,8 @@ export class LmdbStore implements Store {
   }
 
   /**
-   * While works run: the disk has nothing to do, and they have taken as long as it will. What has
-   * run had better be on its way while the others run.
+   * While works run: the disk has nothing to do, or will have soon. What has run had better be on
+   * its way while the others run.
    */
   get isPressed(): boolean {
     return this.#layer.openBytes >= BATCH_BYTES || systemClock.now() > this.#untilMs;
@@ -286,14 +292,22 @@ export class LmdbStore implements Store {
 
   /**
    * Batch after batch. While one is on its way to the disk, the next one is evaluated; the disk
-   * gets it before the former is shown and answered, so that neither waits for the other.
+   * gets it before the former is shown and answered, so that neither waits for the other. Where
+   * there is little to evaluate, the disk rather waits for those who are answered: what they ask
+   * next goes along, and one sync pays for all.
    */
   async #run(): Promise<void> {
     // Let the caller's turn end first: what it submits together is committed together.
     await Promise.resolve();
     let durable: Batch | undefined;
     while (durable || this.#queue.length > 0 || this.#works.length > 0) {
-      this.#evaluate();
+      if (durable && durable.tookMs * 2 < this.#syncMs) {
+        this.#publish(durable);
+        durable = undefined;
+        if (this.#queue.length > 0 || this.#works.length > 0) await endOfTurn();
+      }
+      // What has run already must not wait for what has not.
+      if (this.#works.length === 0) this.#evaluate(this.#syncMs);
       const batch = this.#seal();
       const written = batch && this.#write(batch);
       if (durable) this.#publish(durable);
@@ -303,10 +317,11 @@ export class LmdbStore implements Store {
     this.#running = undefined;
   }
 
-  /** Runs works that wait on the open batch, as many as fit the moment. */
-  #evaluate(): void {
+  /** Runs works that wait on the open batch, as many as fit into the time. */
+  #evaluate(forMs: number): void {
     if (this.#finished) return;
-    this.#untilMs = this.#writing ? Number.POSITIVE_INFINITY : systemClock.now() + this.#syncMs;
+    const fromMs = systemClock.now();
+    this.#untilMs = fromMs + forMs;
     const queue = this.#queue;
     this.#queue = [];
     let next = 0;
@@ -323,18 +338,29 @@ export class LmdbStore implements Store {
       this.#finish(faultOf(error), this.#works.splice(0));
     } finally {
       this.#evaluating = false;
+      this.#tookMs += systemClock.now() - fromMs;
     }
   }
 
-  /** While the disk is busy: what comes meanwhile is evaluated at the end of its turn. */
+  /**
+   * While the disk is busy: what comes meanwhile is evaluated at the end of its turn. Once the disk
+   * may be done the loop looks first whether it is: else one batch would take all that waits, and
+   * while that is written there would be nothing to evaluate.
+   */
   #evaluateSoon(): void {
     if (this.#soon) return;
     this.#soon = true;
-    queueMicrotask(() => {
-      this.#soon = false;
-      const hasRoom = this.#layer.openBytes < BATCH_BYTES;
-      if (this.#writing && hasRoom && this.#queue.length > 0) this.#evaluate();
-    });
+    const leftMs = this.#writtenMs - systemClock.now();
+    if (leftMs > 0) queueMicrotask(() => this.#evaluateMeanwhile(leftMs));
+    else setImmediate(() => this.#evaluateMeanwhile(this.#syncMs));
+  }
+
+  #evaluateMeanwhile(forMs: number): void {
+    this.#soon = false;
+    const hasRoom = this.#layer.openBytes < BATCH_BYTES;
+    if (!this.#writing || !hasRoom || this.#queue.length === 0) return;
+    this.#evaluate(forMs);
+    if (this.#queue.length > 0) this.#evaluateSoon();
   }
 
   /** Closes the open batch; nothing where nothing has run. */
@@ -342,6 +368,8 @@ export class LmdbStore implements Store {
     if (this.#works.length === 0) return undefined;
     const works = this.#works;
     this.#works = [];
+    const tookMs = this.#tookMs;
+    this.#tookMs = 0;
     const layer = this.#layer;
     const sealed = layer.seal();
     const isFull = !this.#rotating && this.#journal.isFullAfter(sealed.bytes.length);
@@ -356,12 +384,13 @@ export class LmdbStore implements Store {
       this.#layer = new Layer(this.#secret);
       this.#layers = [this.#layer, ...this.#layers];
     }
-    return { works, layer, sealed, rotates, folds };
+    return { works, layer, sealed, rotates, folds, tookMs };
   }
 
   /** Resolves when the batch is on the disk. False: it is not, or the store is no longer ours. */
   async #write({ works, sealed }: Batch): Promise<boolean> {
     this.#writing = true;
+    this.#writtenMs = systemClock.now() + this.#syncMs;
     // What is left from before, and whoever will be answered now and asks again.
     this.#evaluateSoon();
     try {
