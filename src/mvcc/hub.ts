@@ -63,7 +63,7 @@ export class Hub implements WatchSource {
   /** Tells a durable commit: the new state, and the changes of each of its revisions. */
   publish(state: State, commits: readonly RevisionChanges[]): void {
     this.#state = state;
-    if (commits.length === 0) return;
+    if (commits.length === 0 || (this.#keys.size === 0 && this.#ranges.size === 0)) return;
     const header = headerOf(state);
     for (const [group, matching] of this.#match(commits)) {
       const tidings = new Tidings(header, matching);

@@ -128,6 +128,7 @@ export class Layer {
   }
 
   hasCutIn(start: Bytes, end: Bytes | undefined): boolean {
+    if (this.#cuts.length === 0 && this.#hiddenCuts.length === 0) return false;
     const overlaps = ({ from, to }: Cut): boolean =>
       compareBytes(to, start) > 0 && (end === undefined || compareBytes(from, end) < 0);
     return this.#cuts.some(overlaps) || this.#hiddenCuts.some(overlaps);

@@ -168,7 +168,9 @@ describe('the journal, the layers and the tree', () => {
     const { store } = await opened(path);
     const model: Model = new Map();
     let journals = 0;
-    for (let round = 0; round < 60; round++) {
+    // Folding goes on beside this: a machine that is busy gets more rounds to see some of it.
+    const folded = (): boolean => store.head.sequence > 3;
+    for (let round = 0; round < 60 || (!folded() && round < 2_000); round++) {
       await store.commit((table) => {
         for (let i = 0; i < 20; i++) change(random, table, model);
       });
@@ -185,7 +187,7 @@ describe('the journal, the layers and the tree', () => {
     }
     // Otherwise this has shown nothing about the journal, or nothing about folding it.
     expect(journals).toBeGreaterThan(20);
-    expect(store.head.sequence).toBeGreaterThan(3);
+    expect(folded()).toBe(true);
   });
 
   it('take back what a work did that threw, down to the last range', async () => {

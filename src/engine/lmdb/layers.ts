@@ -101,11 +101,17 @@ class Above {
   #decided: Bytes | undefined;
 
   constructor(layers: readonly Layer[], { start, end, committed, reverse }: View) {
+    const walks: LayerWalk[] = [];
+    let hasCuts = false;
+    for (const layer of layers) {
+      walks.push(layer.walk(start, end, reverse));
+      hasCuts ||= layer.hasCutIn(start, end);
+    }
     this.#layers = layers;
-    this.#walks = layers.map((layer) => layer.walk(start, end, reverse));
+    this.#walks = walks;
     this.#committed = committed;
     this.#sign = reverse ? -1 : 1;
-    this.#hasCuts = layers.some((layer) => layer.hasCutIn(start, end));
+    this.#hasCuts = hasCuts;
   }
 
   /** Where the tree may first have something to say: not where all of it is cut off. */
@@ -118,7 +124,9 @@ class Above {
 
   /** Whether the layers say nothing any more about what is to come. */
   get isSilent(): boolean {
-    return !this.#hasCuts && !this.#decided && this.#walks.every(({ key }) => key === undefined);
+    if (this.#hasCuts || this.#decided) return false;
+    for (const { key } of this.#walks) if (key !== undefined) return false;
+    return true;
   }
 
   /** Whether one of the layers decides about this key, which was visited, be it by a removal. */
@@ -144,8 +152,9 @@ class Above {
   /** What the layers say of the key at which some of them stand; those go on to their next one. */
   #take(key: Bytes): Bytes | null | undefined {
     let said: Bytes | null | undefined;
-    for (const [at, walk] of this.#walks.entries()) {
-      const isHere = walk.key !== undefined && equalBytes(walk.key, key);
+    for (let at = 0; at < this.#walks.length; at++) {
+      const walk = this.#walks[at]!;
+      const isHere = walk.key !== undefined && (walk.key === key || equalBytes(walk.key, key));
       if (said === undefined && isHere) said = walk.value(this.#committed);
       if (said === undefined && this.#hasCuts && this.#isCut(key, at + 1, at)) said = null;
       if (isHere) walk.advance();
