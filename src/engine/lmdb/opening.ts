@@ -2,6 +2,9 @@
  * From a path to a store of our own: look at the directory, ask whether its owner lives, scrub the
  * file, and only then let LMDB have it and claim it. Two that start at once meet at the claim, a
  * compare-and-set inside LMDB's own write lock: exactly one wins, also across namespaces.
+ *
+ * An owner that stands still is replaced the other way round: the claim comes first, for only then
+ * is the file surely left alone while it is scrubbed.
  */
 import { randomBytes } from 'node:crypto';
 import { existsSync, statSync } from 'node:fs';
@@ -9,6 +12,7 @@ import { join } from 'node:path';
 import { waitUntil } from '../../base/clock.ts';
 import { systemClock } from '../../base/system.ts';
 import { HoldfastError } from '../../model/errors.ts';
+import { claimElsewhere } from './claim.ts';
 import {
   DATA_FILE,
   type DirectoryOptions,
@@ -27,7 +31,14 @@ import {
 } from './format.ts';
 import { recover, type SegmentRooms } from './journal.ts';
 import { type Native, openNative } from './native.ts';
-import { isAlive, listenAsOwner, type OwnerSocket, sweepSockets } from './owner.ts';
+import {
+  isAlive,
+  isReplaceable,
+  listenAsOwner,
+  type OwnerSocket,
+  socketsIn,
+  sweepSockets,
+} from './owner.ts';
 import { PageFile, truncated } from './pages.ts';
 import { complete, type Inspection, inspect, scrubNow, withDataFile } from './scrub.ts';
 import { LmdbStore } from './store.ts';
@@ -41,6 +52,10 @@ export interface StoreOptions extends Partial<DirectoryOptions> {
   readonly scrubBytesAtStart?: number;
   /** How large the segments of the journal are. */
   readonly journal?: SegmentRooms;
+  /** This owner serves the others, and may be replaced when it does not answer any more. */
+  readonly shared?: boolean;
+  /** The socket of a shared owner that does not answer: the store is taken from it. */
+  readonly standing?: string | undefined;
 }
 
 export const SCRUB_BYTES_AT_START: number = 64 * 2 ** 20;
@@ -60,6 +75,12 @@ export interface OpenedStore {
 /** Who claimed the directory last, dead or alive; undefined: nobody ever did. */
 export function lastOwner(path: string): OwnerRecord | undefined {
   return existsSync(join(path, DATA_FILE)) ? lookInto(path)?.owner : undefined;
+}
+
+/** Whether who claimed last has not yet folded what it found: until then it may be long silent. */
+export function isOpening(path: string): boolean {
+  const head = existsSync(join(path, DATA_FILE)) ? lookInto(path)?.head : undefined;
+  return head !== undefined && head.journal.epoch < head.ownerEpoch;
 }
 
 /** How often to look again when somebody else changes the file meanwhile. */
@@ -108,24 +129,69 @@ function look(path: string): string {
 async function attemptToOpen(path: string, options: StoreOptions): Promise<OpenedStore> {
   const seen = lookInto(path);
   const previous = seen?.owner;
-  if (previous && (await isAlive(path, previous.socket))) throw inUse(path, previous);
-  const limit = options.scrubBytesAtStart ?? SCRUB_BYTES_AT_START;
-  const scrubbed = seen ? scrubFile(path, seen, limit) : true;
-  const owner = await listenAsOwner(path);
+  const living = previous !== undefined && (await isAlive(path, previous.socket));
+  if (!living) return claimFree(path, seen, options);
+  if (previous.socket !== options.standing || !isReplaceable(previous)) throw inUse(path, previous);
+  return claimStanding(path, seen!, options);
+}
+
+/** Nobody else is there. */
+async function claimFree(
+  path: string,
+  seen: Inspection | undefined,
+  options: StoreOptions,
+): Promise<OpenedStore> {
+  const scrubbed = seen ? scrubFile(path, seen, limitOf(options)) : true;
+  return asOwner(path, options, (owner, native) => {
+    const tree = Tree.claim(native(), seen?.head, freshHead(), owner.record);
+    return Promise.resolve({ tree, scrubbed });
+  });
+}
+
+/** Another process has the file open, and may go on with it until the claim stands. */
+async function claimStanding(
+  path: string,
+  { head }: Inspection,
+  options: StoreOptions,
+): Promise<OpenedStore> {
+  const { sequence, ownerEpoch } = head!;
+  return asOwner(path, options, async (owner, native) => {
+    await claimElsewhere(path, { sequence, ownerEpoch }, owner.record);
+    const now = lookInto(path);
+    const scrubbed = now ? scrubFile(path, now, limitOf(options)) : true;
+    return { tree: Tree.join(native(), ownerEpoch + 1), scrubbed };
+  });
+}
+
+type Claim = (
+  owner: OwnerSocket,
+  native: () => Native,
+) => Promise<Pick<OpenedStore, 'tree' | 'scrubbed'>>;
+
+/** Listens, claims, and reads what the journal holds; leaves nothing behind when that fails. */
+async function asOwner(path: string, options: StoreOptions, claim: Claim): Promise<OpenedStore> {
+  const owner = await listenAsOwner(path, options.shared);
+  const sockets = socketsIn(path);
   let native: Native | undefined;
   try {
-    native = openNative(path);
-    const tree = Tree.claim(native, seen?.head, freshHead(), owner.record);
+    const { tree, scrubbed } = await claim(owner, () => {
+      native = openNative(path);
+      return native;
+    });
     syncDirectory(path);
     writeEra(path, 0);
-    sweepSockets(path, owner.record.socket);
+    sweepSockets(path, sockets, owner.record.socket);
     const store = await LmdbStore.open({ path, tree, rooms: options.journal });
-    return opened(path, { store, tree, native, owner, scrubbed });
+    return opened(path, { store, tree, native: native!, owner, scrubbed });
   } catch (error) {
     await native?.close();
     await owner.close();
     throw error;
   }
+}
+
+function limitOf({ scrubBytesAtStart = SCRUB_BYTES_AT_START }: StoreOptions): number {
+  return scrubBytesAtStart;
 }
 
 function opened(path: string, parts: Omit<OpenedStore, 'path' | 'close'>): OpenedStore {

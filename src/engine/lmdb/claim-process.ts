@@ -1,0 +1,25 @@
+/** The process behind `claim.ts`: one compare-and-set of the owner epoch, and the answer. */
+import { HoldfastError } from '../../model/errors.ts';
+import type { ClaimAnswer, ClaimTask } from './claim.ts';
+import { decodeHead, HEAD_KEY } from './format.ts';
+import { type Native, openNative } from './native.ts';
+import { readRecord } from './reader.ts';
+import { Tree } from './tree.ts';
+
+function claim(native: Native, task: ClaimTask): ClaimAnswer {
+  const bytes = readRecord(native, HEAD_KEY);
+  const head = bytes && decodeHead(bytes);
+  if (head?.sequence !== task.sequence || head.ownerEpoch !== task.ownerEpoch) return 'taken';
+  try {
+    Tree.claim(native, head, head, task.owner);
+    return 'claimed';
+  } catch (error) {
+    if (HoldfastError.is(error, 'store-in-use')) return 'taken';
+    throw error;
+  }
+}
+
+const task = JSON.parse(process.argv.at(-1)!) as ClaimTask;
+const native = openNative(task.path);
+process.stdout.write(claim(native, task));
+await native.close();
