@@ -19,7 +19,10 @@ function claim(native: Native, task: ClaimTask): ClaimAnswer {
   }
 }
 
+const say = (answer: ClaimAnswer): void => void process.stdout.write(answer);
+
 const task = JSON.parse(process.argv.at(-1)!) as ClaimTask;
+say('asking ');
 const native = openNative(task.path);
-process.stdout.write(claim(native, task));
+say(claim(native, task));
 await native.close();

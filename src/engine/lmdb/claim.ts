@@ -6,6 +6,7 @@
 import { execFile } from 'node:child_process';
 import { createRequire } from 'node:module';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { systemClock } from '../../base/system.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import type { Head, OwnerRecord } from './format.ts';
 
@@ -18,11 +19,13 @@ export interface ClaimTask {
   readonly owner: OwnerRecord;
 }
 
-/** What it says: the claim stands, or somebody else was faster. */
-export type ClaimAnswer = 'claimed' | 'taken';
+/** What it says: it asks for the lock now; then that the claim stands, or somebody was faster. */
+export type ClaimAnswer = 'asking ' | 'claimed' | 'taken';
 
-/** To start a process and have one small commit synced; beyond it the lock is surely held. */
-const CLAIM_MS_MAX = 5_000;
+/** To start a process. */
+const START_MS_MAX = 10_000;
+/** To have one small commit synced; beyond it the lock is surely held. */
+const LOCK_MS_MAX = 1_000;
 
 /**
  * Makes `owner` the owner after `seen`. Throws `store-in-use` when somebody was faster, and
@@ -50,11 +53,18 @@ export async function claimElsewhere(
 
 /** The answer, or why there was none. */
 function run(task: ClaimTask): Promise<ClaimAnswer | Error> {
-  const options = { timeout: CLAIM_MS_MAX, killSignal: 'SIGKILL' } as const;
+  const options = { timeout: START_MS_MAX, killSignal: 'SIGKILL' } as const;
+  const command = [...program(), JSON.stringify(task)];
   return new Promise((resolve) => {
-    execFile(process.execPath, [...program(), JSON.stringify(task)], options, (error, said) => {
-      if (said === 'claimed' || said === 'taken') resolve(said);
+    let cancel = (): void => {};
+    const child = execFile(process.execPath, command, options, (error, said) => {
+      cancel();
+      const [, answer] = said.split(' ');
+      if (answer === 'claimed' || answer === 'taken') resolve(answer);
       else resolve(error ?? new Error(`the claim was answered by ${JSON.stringify(said)}`));
+    });
+    child.stdout?.once('data', () => {
+      cancel = systemClock.wakeAt(systemClock.now() + LOCK_MS_MAX, () => child.kill('SIGKILL'));
     });
   });
 }

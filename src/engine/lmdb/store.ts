@@ -154,11 +154,17 @@ export class LmdbStore implements Store {
    */
   ensureOwned(): void {
     if (this.#finished) throw refusal(this.#finished);
+    this.#lookNow();
+  }
+
+  #lookNow(): void {
     try {
       this.#tree.ensureOwned();
     } catch (error) {
-      this.#finish(storageFailed(error), []);
-      throw error;
+      // Once the tree is closed nobody can tell any more.
+      const failure = this.#closing ? closedError() : storageFailed(error);
+      this.#finish(failure, []);
+      throw failure;
     }
   }
 
@@ -168,7 +174,7 @@ export class LmdbStore implements Store {
    */
   look(): void {
     if (this.#looked) return;
-    this.ensureOwned();
+    this.#lookNow();
     this.#looked = true;
     queueMicrotask(() => {
       this.#looked = false;
@@ -294,7 +300,7 @@ export class LmdbStore implements Store {
     if (this.#condemned) throw this.#condemned;
     if (this.#closing) throw closedError();
     // Never from a tree that somebody else goes on with: it would not fit the layers above it.
-    if (!this.#finished) this.look();
+    this.look();
   }
 
   #ensureEvaluating(): void {
