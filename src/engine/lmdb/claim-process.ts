@@ -9,9 +9,11 @@ import { Tree } from './tree.ts';
 function claim(native: Native, task: ClaimTask): ClaimAnswer {
   const bytes = readRecord(native, HEAD_KEY);
   const head = bytes && decodeHead(bytes);
-  if (head?.sequence !== task.sequence || head.ownerEpoch !== task.ownerEpoch) return 'taken';
+  if (!head) return 'taken';
+  const { sequence, ownerEpoch } = task;
+  const seen = { ...head, sequence, ownerEpoch };
   try {
-    Tree.claim(native, head, head, task.owner);
+    Tree.claim(native, seen, seen, task.owner);
     return 'claimed';
   } catch (error) {
     if (HoldfastError.is(error, 'store-in-use')) return 'taken';
