@@ -23,7 +23,7 @@ const PROCESSES = 4;
 const TTL_MS = 1_500;
 const TAKEOVER_MS_MAX = 1_000;
 /** A second of patience, and a process to start from sources for the claim. */
-const STANDING_MS_MAX = 5_000;
+const STANDING_MS_MAX = 10_000;
 /** Longer than this, and nobody took over at all. */
 const PATIENCE_MS = 20_000;
 /** Between two disturbances, for everybody to be back at work. */

@@ -14,7 +14,7 @@ import type { Engine } from '../engine/contract.ts';
 import { EtcdEngine } from '../engine/etcd/engine.ts';
 import { type LmdbEngine, type LmdbOptions, openLmdbEngine } from '../engine/lmdb/engine.ts';
 import type { OwnerRecord } from '../engine/lmdb/format.ts';
-import { inUse, isOpening, lastOwner } from '../engine/lmdb/opening.ts';
+import { inUse, presentOwner } from '../engine/lmdb/opening.ts';
 import { socketAddress } from '../engine/lmdb/owner.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { RangeRequest } from '../model/transaction.ts';
@@ -89,7 +89,7 @@ export async function joinDirectory(path: string, options: JoinOptions): Promise
 /** The socket of an owner whose silence has lasted too long. */
 function standing(path: string, { socket, ms }: Silence, options: JoinOptions): string | undefined {
   if (ms === 0) return undefined;
-  const patienceMs = options.standstillMs * (isOpening(path) ? OPENING_PATIENCE : 1);
+  const patienceMs = options.standstillMs * (presentOwner(path)?.opening ? OPENING_PATIENCE : 1);
   return ms >= patienceMs ? socket : undefined;
 }
 
@@ -109,7 +109,7 @@ async function own(
   } catch (error) {
     await store.close();
     // It may have stood still itself meanwhile.
-    const owner = lastOwner(path);
+    const owner = presentOwner(path)?.record;
     throw owner && owner.socket !== store.owner.record.socket ? inUse(path, owner) : error;
   }
 }
@@ -119,11 +119,12 @@ async function serveOthers(store: LmdbEngine, standstillMs: number): Promise<Mem
   const server = await serve({ engine, silent: true, trusted: true, name: 'shared' });
   store.owner.serve((socket) => server.accept(socket));
   const lost = deferred<Loss>();
-  // Who asks the store for nothing must hear all the same that another has it.
+  // Who asks the store for nothing must hear all the same that another has it; and nothing else: a
+  // store that has found damage stays, and says so.
   const stop = vigil({
     clock: systemClock,
     patienceMs: standstillMs,
-    ask: async () => store.ensureOwned(),
+    ask: async () => store.look(),
     failed: () => lost.resolve({}),
   });
   return {
@@ -145,7 +146,7 @@ interface Refused {
 }
 
 async function visit(path: string, options: JoinOptions): Promise<Membership | Refused> {
-  const owner = lastOwner(path);
+  const owner = presentOwner(path)?.record;
   if (!owner) return refused(`nobody owns ${path} yet`);
   const address = socketAddress(path, owner.socket);
   const lost = deferred<Loss>();

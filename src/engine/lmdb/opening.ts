@@ -35,6 +35,7 @@ import {
   isAlive,
   isReplaceable,
   listenAsOwner,
+  livingSockets,
   type OwnerSocket,
   socketsIn,
   sweepSockets,
@@ -77,16 +78,31 @@ export function lastOwner(path: string): OwnerRecord | undefined {
   return existsSync(join(path, DATA_FILE)) ? lookInto(path)?.owner : undefined;
 }
 
-/** Whether who claimed last has not yet folded what it found: until then it may be long silent. */
-export function isOpening(path: string): boolean {
-  const head = existsSync(join(path, DATA_FILE)) ? lookInto(path)?.head : undefined;
-  return head !== undefined && head.journal.epoch < head.ownerEpoch;
+export interface PresentOwner {
+  readonly record: OwnerRecord;
+  /** It has not yet folded what it found, and may be silent for longer than later on. */
+  readonly opening: boolean;
+}
+
+/** The same for who looks while others write: nobody, when it cannot be told at this moment. */
+export function presentOwner(path: string): PresentOwner | undefined {
+  try {
+    const seen = existsSync(join(path, DATA_FILE)) ? lookInto(path) : undefined;
+    if (!seen?.head || !seen.owner) return undefined;
+    return { record: seen.owner, opening: seen.head.journal.epoch < seen.head.ownerEpoch };
+  } catch (error) {
+    if (HoldfastError.is(error)) return undefined;
+    throw error;
+  }
 }
 
 /** How often to look again when somebody else changes the file meanwhile. */
 const ATTEMPTS = 3;
 /** A file that somebody works on changes within this. */
 const MOTION_MS = 20;
+/** What each of several takers gives those before it: a process is started and claims in it. */
+const TURN_MS = 500;
+const TURNS_MAX = 4;
 
 export async function openStore(path: string, options: StoreOptions = {}): Promise<OpenedStore> {
   prepareDirectory(path, {
@@ -156,11 +172,27 @@ async function claimStanding(
 ): Promise<OpenedStore> {
   const { sequence, ownerEpoch } = head!;
   return asOwner(path, options, async (owner, native) => {
+    await awaitTurn(path, options.standing!, owner.record.socket);
     await claimElsewhere(path, { sequence, ownerEpoch }, owner.record);
     const now = lookInto(path);
     const scrubbed = now ? scrubFile(path, now, limitOf(options)) : true;
     return { tree: Tree.join(native(), ownerEpoch + 1), scrubbed };
   });
+}
+
+/**
+ * One of several takers is enough, and each starts a process: they go in the order of their names,
+ * and a step ahead of the next. Whoever stands still himself holds up nobody for longer.
+ */
+async function awaitTurn(path: string, former: string, own: string): Promise<void> {
+  const living = await livingSockets(path);
+  const ahead = living.filter((name) => name !== former && name < own).length;
+  const turnMs = systemClock.now() + Math.min(ahead, TURNS_MAX) * TURN_MS;
+  while (systemClock.now() < turnMs) {
+    await waitUntil(systemClock, systemClock.now() + MOTION_MS);
+    const now = presentOwner(path);
+    if (now && now.record.socket !== former) throw inUse(path, now.record);
+  }
 }
 
 type Claim = (
