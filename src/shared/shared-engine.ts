@@ -2,7 +2,7 @@
  * `lmdb:` for several processes of one machine, without a server to run.
  *
  * The first process owns the directory, the others are served by it without being told; when it
- * ends, one of them takes over and the rest follow. Callers see at most a short wait: what was
+ * ends or stands still, one of them takes over and the rest follow. Callers see at most a short wait: what was
  * surely not carried out, and every read, is tried again on the next owner; a write whose answer
  * was lost is reported as unknown, as on any engine. Watches go on where they were.
  */
@@ -22,7 +22,6 @@ import type { LeaseGrant, LeaseGrantRequest, LeaseInfo, LeaseRenewal } from '../
 import type {
   Header,
   LeaseId,
-  Operation,
   RangeRequest,
   RangeResult,
   Revision,
@@ -30,15 +29,24 @@ import type {
   TxnResult,
 } from '../model/transaction.ts';
 import type { Watch, WatchRequest } from '../model/watch.ts';
-import { joinDirectory, type Membership } from './membership.ts';
+import { mayWrite } from '../mvcc/check.ts';
+import { type JoinOptions, joinDirectory, type Loss, type Membership } from './membership.ts';
 import { ResumingWatch } from './resuming-watch.ts';
 
 export interface SharedOptions extends LmdbOptions {
   /** How long a call waits for a directory that changes hands. @default 10,000 */
   readonly takeoverMs?: number;
+  /**
+   * An owner that says nothing for so long stands still and is replaced. Longer than any pause of a
+   * process that goes on, such as a collection of garbage or a slow sync. @default 1,000
+   */
+  readonly standstillMs?: number;
 }
 
 const TAKEOVER_MS = 10_000;
+const STANDSTILL_MS = 1_000;
+/** Less is what a busy machine takes to give a process its turn. */
+const STANDSTILL_MS_MIN = 100;
 
 export class SharedEngine implements Engine {
   readonly capabilities: Capabilities;
@@ -51,7 +59,7 @@ export class SharedEngine implements Engine {
   #closing: Promise<void> | undefined;
 
   static async open(path: string, options: SharedOptions = {}): Promise<SharedEngine> {
-    const first = await joinDirectory(path, options, until(options));
+    const first = await joinDirectory(path, joining(options));
     return new SharedEngine(path, options, first);
   }
 
@@ -80,7 +88,7 @@ export class SharedEngine implements Engine {
   }
 
   txn(request: TxnRequest, call: CallOptions = {}): Promise<TxnResult> {
-    const effect = onlyReads(request) ? 'read' : 'write';
+    const effect = mayWrite(request) ? 'write' : 'read';
     return this.#call(effect, call.signal, (engine) => engine.txn(request, call));
   }
 
@@ -209,7 +217,7 @@ export class SharedEngine implements Engine {
         if (this.#closing || signal?.aborted || !isGone(failure)) throw failure;
         this.#replace(member);
         const again = effect === 'read' || failure.outcome === 'rejected';
-        if (!again || systemClock.now() >= giveUpAt) throw failure;
+        if (!again || systemClock.now() >= giveUpAt) throw lostOn(failure);
       }
     }
   }
@@ -228,16 +236,16 @@ export class SharedEngine implements Engine {
   }
 
   /** Leaves a membership that is of no use any more, once, and looks for the next. */
-  #replace(member: Membership): void {
+  #replace(member: Membership, { standing }: Loss = {}): void {
     if (this.#left.has(member) || this.#closing) return;
     this.#left.add(member);
     if (this.#standing === member) this.#standing = undefined;
     const left = member.close().catch(() => {});
-    this.#current = this.#joined(left.then(() => this.#join()));
+    this.#current = this.#joined(left.then(() => this.#join(standing)));
   }
 
-  #join(): Promise<Membership> {
-    return joinDirectory(this.#path, this.#options, until(this.#options));
+  #join(standing?: string): Promise<Membership> {
+    return joinDirectory(this.#path, joining(this.#options, standing));
   }
 
   /** A process that only watches asks its owner nothing, and must hear of its end all the same. */
@@ -246,7 +254,7 @@ export class SharedEngine implements Engine {
       (member) => {
         if (!this.#left.has(member)) this.#standing = member;
         if (this.#onCommit) member.engine.figures?.onCommit(this.#onCommit);
-        return member.lost.then(() => this.#replace(member));
+        return member.lost.then((loss) => this.#replace(member, loss));
       },
       () => {},
     );
@@ -256,6 +264,26 @@ export class SharedEngine implements Engine {
 
 function until(options: SharedOptions): number {
   return systemClock.now() + (options.takeoverMs ?? TAKEOVER_MS);
+}
+
+function joining(options: SharedOptions, standing?: string): JoinOptions {
+  const { standstillMs = STANDSTILL_MS } = options;
+  if (!(standstillMs >= STANDSTILL_MS_MIN && Number.isFinite(standstillMs))) {
+    throw new HoldfastError(
+      'invalid-argument',
+      `standstillMs is ${standstillMs}; it must be ${STANDSTILL_MS_MIN} or more`,
+    );
+  }
+  return { store: options, standstillMs, untilMs: until(options), standing };
+}
+
+/** What a caller hears of a membership that ended under his call: the engine itself goes on. */
+function lostOn(failure: HoldfastError): HoldfastError {
+  const { outcome, message } = failure;
+  return new HoldfastError('unavailable', `the directory changes hands: ${message}`, {
+    outcome,
+    cause: failure,
+  });
 }
 
 /** The engine is gone, by its owner's end or by its own replacement; not: the request is wrong. */
@@ -270,12 +298,4 @@ function isGone({ code }: HoldfastError): boolean {
 
 function notOwner(): HoldfastError {
   return new HoldfastError('unsupported', 'only the process that owns the directory can do this');
-}
-
-function onlyReads(request: TxnRequest): boolean {
-  const reads = (operations: readonly Operation[] = []): boolean =>
-    operations.every((operation) =>
-      operation.type === 'txn' ? onlyReads(operation) : operation.type === 'range',
-    );
-  return reads(request.success) && reads(request.failure);
 }

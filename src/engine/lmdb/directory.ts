@@ -3,7 +3,7 @@
  *
  *   data.mdb, lock.mdb   LMDB's
  *   era                  the highest era this directory has seen; survives a restore over it
- *   owner-….sock         sign of life of the owner, see owner.ts
+ *   owner-….sock         sign of life of the owner, see owner.ts; shared-….sock where it serves others
  */
 import {
   chmodSync,

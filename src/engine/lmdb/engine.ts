@@ -18,6 +18,8 @@ export interface LmdbEngine extends EmbeddedEngine {
   readonly owner: OwnerSocket;
   /** Throws when another process has taken the store over; for answers that commit nothing. */
   ensureOwned(): void;
+  /** The same, once for all that runs without giving way; for requests that were there before. */
+  look(): void;
 }
 
 /** LMDB's bound for pages of 4 KiB, less what the rules add to a key. */
@@ -52,6 +54,7 @@ async function engineOn(opened: OpenedStore, options: LmdbOptions): Promise<Lmdb
     path,
     owner,
     ensureOwned: () => store.ensureOwned(),
+    look: () => store.look(),
     scrubbed: finished(scrub),
     liftEra: async (era, call) => lifted(path, await engine.liftEra(era, call)),
     close,

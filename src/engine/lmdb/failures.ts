@@ -1,10 +1,12 @@
 /** What a store says when it stops, and what its callers are told. */
 import { HoldfastError } from '../../model/errors.ts';
 
+/** What was on its way to the disk may have been there before the other process claimed. */
 export function fencedOut(): HoldfastError {
   return new HoldfastError(
     'storage-failed',
     'another process has taken this store over; this one is fenced out and writes nothing more',
+    { outcome: 'unknown' },
   );
 }
 

@@ -18,11 +18,22 @@ function answerTo(next: JournalMark): FolderAnswer {
     fold(Tree.join(native, ownerEpoch), path, next);
     return { done: true };
   } catch (error) {
-    const { code, message, outcome } = HoldfastError.from(error);
-    return { failed: { code, message, outcome, noSpace: isNoSpace(error) } };
+    const cause = replaced() ?? error;
+    const { code, message, outcome } = HoldfastError.from(cause);
+    return { failed: { code, message, outcome, noSpace: isNoSpace(cause) } };
   } finally {
     Atomics.store(state, 0, 0);
     Atomics.notify(state, 0);
+  }
+}
+
+/** Whoever took the store over removes segments under a late reader: that is no damage. */
+function replaced(): unknown {
+  try {
+    Tree.join(native, ownerEpoch);
+    return undefined;
+  } catch (error) {
+    return error;
   }
 }
 

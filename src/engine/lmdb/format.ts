@@ -176,6 +176,9 @@ export function digestOf(writes: Bytes, hash: (bytes: Bytes) => Bytes): Bytes {
 
 export const EMPTY_CHAIN: Bytes = new Uint8Array(CHAIN_BYTES);
 
+/** `shared-` where the owner serves others and may be replaced when it stands still. */
+export const SOCKET_NAME: RegExp = /^(?:owner|shared)-[0-9a-f]+\.sock$/;
+
 /** Who owns a directory: for messages, and where to ask whether it still lives. */
 export interface OwnerRecord {
   readonly pid: number;
@@ -194,7 +197,7 @@ export function decodeOwner(bytes: Bytes): OwnerRecord {
     typeof owner.pid !== 'number' ||
     typeof owner.host !== 'string' ||
     typeof owner.socket !== 'string' ||
-    !/^owner-[0-9a-f]+\.sock$/.test(owner.socket)
+    !SOCKET_NAME.test(owner.socket)
   ) {
     throw new HoldfastError('corrupt', 'the owner record is not readable');
   }

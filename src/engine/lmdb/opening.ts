@@ -2,6 +2,9 @@
  * From a path to a store of our own: look at the directory, ask whether its owner lives, scrub the
  * file, and only then let LMDB have it and claim it. Two that start at once meet at the claim, a
  * compare-and-set inside LMDB's own write lock: exactly one wins, also across namespaces.
+ *
+ * An owner that stands still is replaced the other way round: the claim comes first, for only then
+ * is the file surely left alone while it is scrubbed.
  */
 import { randomBytes } from 'node:crypto';
 import { existsSync, statSync } from 'node:fs';
@@ -9,6 +12,7 @@ import { join } from 'node:path';
 import { waitUntil } from '../../base/clock.ts';
 import { systemClock } from '../../base/system.ts';
 import { HoldfastError } from '../../model/errors.ts';
+import { claimElsewhere } from './claim.ts';
 import {
   DATA_FILE,
   type DirectoryOptions,
@@ -27,7 +31,15 @@ import {
 } from './format.ts';
 import { recover, type SegmentRooms } from './journal.ts';
 import { type Native, openNative } from './native.ts';
-import { isAlive, listenAsOwner, type OwnerSocket, sweepSockets } from './owner.ts';
+import {
+  isAlive,
+  isReplaceable,
+  listenAsOwner,
+  livingSockets,
+  type OwnerSocket,
+  socketsIn,
+  sweepSockets,
+} from './owner.ts';
 import { PageFile, truncated } from './pages.ts';
 import { complete, type Inspection, inspect, scrubNow, withDataFile } from './scrub.ts';
 import { LmdbStore } from './store.ts';
@@ -41,6 +53,10 @@ export interface StoreOptions extends Partial<DirectoryOptions> {
   readonly scrubBytesAtStart?: number;
   /** How large the segments of the journal are. */
   readonly journal?: SegmentRooms;
+  /** This owner serves the others, and may be replaced when it does not answer any more. */
+  readonly shared?: boolean;
+  /** The socket of a shared owner that does not answer: the store is taken from it. */
+  readonly standing?: string | undefined;
 }
 
 export const SCRUB_BYTES_AT_START: number = 64 * 2 ** 20;
@@ -62,10 +78,31 @@ export function lastOwner(path: string): OwnerRecord | undefined {
   return existsSync(join(path, DATA_FILE)) ? lookInto(path)?.owner : undefined;
 }
 
+export interface PresentOwner {
+  readonly record: OwnerRecord;
+  /** It has not yet folded what it found, and may be silent for longer than later on. */
+  readonly opening: boolean;
+}
+
+/** The same for who looks while others write: nobody, when it cannot be told at this moment. */
+export function presentOwner(path: string): PresentOwner | undefined {
+  try {
+    const seen = existsSync(join(path, DATA_FILE)) ? lookInto(path) : undefined;
+    if (!seen?.head || !seen.owner) return undefined;
+    return { record: seen.owner, opening: seen.head.journal.epoch < seen.head.ownerEpoch };
+  } catch (error) {
+    if (HoldfastError.is(error)) return undefined;
+    throw error;
+  }
+}
+
 /** How often to look again when somebody else changes the file meanwhile. */
 const ATTEMPTS = 3;
 /** A file that somebody works on changes within this. */
 const MOTION_MS = 20;
+/** What each of several takers gives those before it: a process is started and claims in it. */
+const TURN_MS = 500;
+const TURNS_MAX = 4;
 
 export async function openStore(path: string, options: StoreOptions = {}): Promise<OpenedStore> {
   prepareDirectory(path, {
@@ -108,24 +145,85 @@ function look(path: string): string {
 async function attemptToOpen(path: string, options: StoreOptions): Promise<OpenedStore> {
   const seen = lookInto(path);
   const previous = seen?.owner;
-  if (previous && (await isAlive(path, previous.socket))) throw inUse(path, previous);
-  const limit = options.scrubBytesAtStart ?? SCRUB_BYTES_AT_START;
-  const scrubbed = seen ? scrubFile(path, seen, limit) : true;
-  const owner = await listenAsOwner(path);
+  const living = previous !== undefined && (await isAlive(path, previous.socket));
+  if (!living) return claimFree(path, seen, options);
+  if (previous.socket !== options.standing || !isReplaceable(previous)) throw inUse(path, previous);
+  return claimStanding(path, seen!, options);
+}
+
+/** Nobody else is there. */
+async function claimFree(
+  path: string,
+  seen: Inspection | undefined,
+  options: StoreOptions,
+): Promise<OpenedStore> {
+  const scrubbed = seen ? scrubFile(path, seen, limitOf(options)) : true;
+  return asOwner(path, options, (owner, native) => {
+    const tree = Tree.claim(native(), seen?.head, freshHead(), owner.record);
+    return Promise.resolve({ tree, scrubbed });
+  });
+}
+
+/** Another process has the file open, and may go on with it until the claim stands. */
+async function claimStanding(
+  path: string,
+  { head }: Inspection,
+  options: StoreOptions,
+): Promise<OpenedStore> {
+  const { sequence, ownerEpoch } = head!;
+  return asOwner(path, options, async (owner, native) => {
+    await awaitTurn(path, options.standing!, owner.record.socket);
+    await claimElsewhere(path, { sequence, ownerEpoch }, owner.record);
+    const now = lookInto(path);
+    const scrubbed = now ? scrubFile(path, now, limitOf(options)) : true;
+    return { tree: Tree.join(native(), ownerEpoch + 1), scrubbed };
+  });
+}
+
+/**
+ * One of several takers is enough, and each starts a process: they go in the order of their names,
+ * and a step ahead of the next. Whoever stands still himself holds up nobody for longer.
+ */
+async function awaitTurn(path: string, former: string, own: string): Promise<void> {
+  const living = await livingSockets(path);
+  const ahead = living.filter((name) => name !== former && name < own).length;
+  const turnMs = systemClock.now() + Math.min(ahead, TURNS_MAX) * TURN_MS;
+  while (systemClock.now() < turnMs) {
+    await waitUntil(systemClock, systemClock.now() + MOTION_MS);
+    const now = presentOwner(path);
+    if (now && now.record.socket !== former) throw inUse(path, now.record);
+  }
+}
+
+type Claim = (
+  owner: OwnerSocket,
+  native: () => Native,
+) => Promise<Pick<OpenedStore, 'tree' | 'scrubbed'>>;
+
+/** Listens, claims, and reads what the journal holds; leaves nothing behind when that fails. */
+async function asOwner(path: string, options: StoreOptions, claim: Claim): Promise<OpenedStore> {
+  const owner = await listenAsOwner(path, options.shared);
+  const sockets = socketsIn(path);
   let native: Native | undefined;
   try {
-    native = openNative(path);
-    const tree = Tree.claim(native, seen?.head, freshHead(), owner.record);
+    const { tree, scrubbed } = await claim(owner, () => {
+      native = openNative(path);
+      return native;
+    });
     syncDirectory(path);
     writeEra(path, 0);
-    sweepSockets(path, owner.record.socket);
+    sweepSockets(path, sockets, owner.record.socket);
     const store = await LmdbStore.open({ path, tree, rooms: options.journal });
-    return opened(path, { store, tree, native, owner, scrubbed });
+    return opened(path, { store, tree, native: native!, owner, scrubbed });
   } catch (error) {
     await native?.close();
     await owner.close();
     throw error;
   }
+}
+
+function limitOf({ scrubBytesAtStart = SCRUB_BYTES_AT_START }: StoreOptions): number {
+  return scrubBytesAtStart;
 }
 
 function opened(path: string, parts: Omit<OpenedStore, 'path' | 'close'>): OpenedStore {

@@ -1,7 +1,7 @@
 /**
  * One process owns a directory. The owner listens on a Unix socket in it for as long as it lives;
- * the kernel closes it whatever ends the process, so a dead owner is known without a timeout and a
- * stopped one still counts as alive. The name of the socket stands in the store itself, written by
+ * the kernel closes it whatever ends the process, so a dead owner is known without a timeout. One
+ * that stands still is alive: only its guests can tell, who get no answer (`shared/`). The name of the socket stands in the store itself, written by
  * the same commit that claims it (`Tree.claim`), so there is no moment in which a living owner
  * cannot be found. A socket in the file system is seen from every network namespace.
  */
@@ -11,9 +11,8 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../../base/system.ts';
-import type { OwnerRecord } from './format.ts';
+import { type OwnerRecord, SOCKET_NAME } from './format.ts';
 
-const SOCKET_NAME = /^owner-[0-9a-f]+\.sock$/;
 /** Linux allows 107 bytes, others fewer. */
 const PATH_BYTES_MAX = 100;
 const PROBE_MS = 2_000;
@@ -25,9 +24,13 @@ export interface OwnerSocket {
   close(): Promise<void>;
 }
 
-/** Starts to listen in `directory` under a name that no other claim has. */
-export async function listenAsOwner(directory: string): Promise<OwnerSocket> {
-  const name = `owner-${randomBytes(8).toString('hex')}.sock`;
+/**
+ * Starts to listen in `directory` under a name that no other claim has. `shared`: whoever does not
+ * answer there any more may be replaced, for it looks before it answers.
+ */
+export async function listenAsOwner(directory: string, shared = false): Promise<OwnerSocket> {
+  const kind = shared ? 'shared' : 'owner';
+  const name = `${kind}-${randomBytes(8).toString('hex')}.sock`;
   let handler: (socket: Socket) => void = (socket) => socket.destroy();
   const server = createServer((socket) => {
     socket.on('error', () => socket.destroy());
@@ -89,17 +92,30 @@ export function isAlive(directory: string, socketName: string): Promise<boolean>
   });
 }
 
+/** Whether this owner may be replaced although its socket lives; the strict form never is. */
+export function isReplaceable({ socket }: OwnerRecord): boolean {
+  return socket.startsWith('shared-');
+}
+
+/** The sockets in the directory, of the living and the dead. */
+export function socketsIn(directory: string): string[] {
+  return readdirSync(directory).filter((name) => SOCKET_NAME.test(name));
+}
+
 /** Every socket in the directory that somebody listens on. */
 export async function livingSockets(directory: string): Promise<string[]> {
-  const names = readdirSync(directory).filter((name) => SOCKET_NAME.test(name));
+  const names = socketsIn(directory);
   const alive = await Promise.all(names.map((name) => isAlive(directory, name)));
   return names.filter((_, index) => alive[index]);
 }
 
-/** Removes what dead owners left behind; called by the owner only. */
-export function sweepSockets(directory: string, own: string): void {
-  for (const name of readdirSync(directory)) {
-    if (SOCKET_NAME.test(name) && name !== own) rmSync(join(directory, name), { force: true });
+/**
+ * Removes what earlier owners left behind. `before` was there before this process claimed: it holds
+ * no later owner's socket, however late the removal comes.
+ */
+export function sweepSockets(directory: string, before: readonly string[], own: string): void {
+  for (const name of before) {
+    if (name !== own) rmSync(join(directory, name), { force: true });
   }
 }
 

@@ -108,6 +108,8 @@ export class LmdbStore implements Store {
   #finished: HoldfastError | undefined;
   #condemned: HoldfastError | undefined;
   #closing: Promise<void> | undefined;
+  /** Since the running code last gave way, the store was seen to be ours. */
+  #looked = false;
 
   private constructor({ path, tree, rooms }: StoreParts, journal: Journal) {
     this.#path = path;
@@ -158,12 +160,31 @@ export class LmdbStore implements Store {
    */
   ensureOwned(): void {
     if (this.#finished) throw refusal(this.#finished);
+    this.#lookNow();
+  }
+
+  #lookNow(): void {
     try {
       this.#tree.ensureOwned();
     } catch (error) {
-      this.#finish(storageFailed(error), []);
-      throw error;
+      // Once the tree is closed nobody can tell any more.
+      const failure = this.#closing ? closedError() : storageFailed(error);
+      this.#finish(failure, []);
+      throw failure;
     }
+  }
+
+  /**
+   * The same, once for all that runs without giving way. For requests that were there before: what
+   * is read until then comes from the tree of that look, so it is as if all had been answered then.
+   */
+  look(): void {
+    if (this.#looked) return;
+    this.#lookNow();
+    this.#looked = true;
+    queueMicrotask(() => {
+      this.#looked = false;
+    });
   }
 
   /** Why the store has stopped, if it has. */
@@ -284,6 +305,8 @@ export class LmdbStore implements Store {
     if (this.#evaluating) throw new Error('a work reads its own table, not the committed one');
     if (this.#condemned) throw this.#condemned;
     if (this.#closing) throw closedError();
+    // Never from a tree that somebody else goes on with: it would not fit the layers above it.
+    this.look();
   }
 
   #ensureEvaluating(): void {
@@ -335,10 +358,20 @@ export class LmdbStore implements Store {
       if (next < queue.length) this.#queue = queue.slice(next).concat(this.#queue);
     } catch (error) {
       this.#queue = queue.slice(next);
-      this.#finish(faultOf(error), this.#works.splice(0));
+      this.#finish(this.#replaced() ?? faultOf(error), this.#works.splice(0));
     } finally {
       this.#evaluating = false;
       this.#tookMs += systemClock.now() - fromMs;
+    }
+  }
+
+  /** Works that met another owner's changes have found no damage. */
+  #replaced(): HoldfastError | undefined {
+    try {
+      this.#tree.ensureOwned();
+      return undefined;
+    } catch (error) {
+      return storageFailed(error);
     }
   }
 

@@ -38,6 +38,8 @@ export class Tree {
   readonly #native: Native;
   #workspace: Workspace = makeWorkspace();
   #head: Head;
+  /** The head record as it was when this process was last seen to own the store. */
+  #ours: Bytes = new Uint8Array(0);
   #size: { totalBytes: number; inUseBytes: number } | undefined;
 
   private constructor(native: Native, head: Head) {
@@ -67,6 +69,7 @@ export class Tree {
 
   /** The tree as another thread of the owner sees it. */
   static join(native: Native, ownerEpoch: number): Tree {
+    native.resetReadTxn();
     const bytes = readRecord(native, HEAD_KEY);
     const head = bytes && decodeHead(bytes);
     if (head?.ownerEpoch !== ownerEpoch) throw fencedOut();
@@ -83,7 +86,12 @@ export class Tree {
     // The package reads on in an older view until the turn ends; a process that was stopped in the
     // middle of a turn would find itself the owner there.
     this.#native.resetReadTxn();
-    if (this.#readHead()?.ownerEpoch !== this.#head.ownerEpoch) throw fencedOut();
+    // Every commit of anybody changes this record: while it is the same, so is the owner.
+    const found = this.#native.getBinaryFast(HEAD_KEY);
+    if (found && isSame(found, this.#native.lastSize, this.#ours)) return;
+    const now = this.#readHead();
+    if (now?.ownerEpoch !== this.#head.ownerEpoch) throw fencedOut();
+    this.#ours = seal(HEAD_KEY, encodeHead(now));
   }
 
   /** Another thread has committed: what this one remembers of the tree is too old. */
@@ -183,4 +191,10 @@ export class Tree {
     this.#native.putSync(HEAD_KEY, seal(HEAD_KEY, encodeHead(head)));
     return head;
   }
+}
+
+function isSame(found: Bytes, length: number, known: Bytes): boolean {
+  if (length !== known.length) return false;
+  for (let i = 0; i < length; i++) if (found[i] !== known[i]) return false;
+  return true;
 }
