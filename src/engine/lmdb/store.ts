@@ -26,8 +26,10 @@ import { Journal, type SegmentRooms, sweepSegments } from './journal.ts';
 import { type HashSecret, Probe, secretFrom } from './key-hash.ts';
 import { Layer, type SealedBatch } from './layer.ts';
 import { LayersReader } from './layers.ts';
+import { Pace } from './pace.ts';
 import type { Tree } from './tree.ts';
 import { TreeRanges } from './tree-ranges.ts';
+import { WorkTable } from './work-table.ts';
 
 /**
  * What waits in memory for the tree before it is folded: much at once, because a page that is
@@ -38,8 +40,6 @@ const FOLD_BYTES = 2 ** 25;
 const WAITING_BYTES_MAX = 2 ** 27;
 /** A batch that has grown to this takes no more works. */
 const BATCH_BYTES = 2 ** 24;
-/** How much a sync that took longer than the others counts. */
-const SYNC_WEIGHT = 1 / 32;
 
 interface Work {
   run(table: Table): void;
@@ -98,13 +98,7 @@ export class LmdbStore implements Store {
   #writing = false;
   #soon = false;
   #evaluating = false;
-  /** What a sync takes, by the short ones of late. */
-  #syncMs = 0;
-  /** When the sync under way will be over, if it is a short one. */
-  #writtenMs = 0;
-  /** What evaluating the open batch took so far, and until when it may go on. */
-  #tookMs = 0;
-  #untilMs = 0;
+  readonly #pace = new Pace(systemClock);
   #finished: HoldfastError | undefined;
   #condemned: HoldfastError | undefined;
   #closing: Promise<void> | undefined;
@@ -132,7 +126,12 @@ export class LmdbStore implements Store {
       probe: this.#probe,
       check: () => this.#ensureEvaluating(),
     });
-    this.#table = this.#makeTable();
+    this.#table = new WorkTable({
+      reader: this.#open,
+      layer: () => this.#layer,
+      probe: this.#probe,
+      check: () => this.#ensureEvaluating(),
+    });
   }
 
   /** On a tree that is claimed: folds what an earlier owner left in his journal, begins a new one. */
@@ -219,7 +218,7 @@ export class LmdbStore implements Store {
    * its way while the others run.
    */
   get isPressed(): boolean {
-    return this.#layer.openBytes >= BATCH_BYTES || systemClock.now() > this.#untilMs;
+    return this.#layer.openBytes >= BATCH_BYTES || this.#pace.isOver;
   }
 
   /** Folds everything into the tree now. */
@@ -324,13 +323,13 @@ export class LmdbStore implements Store {
     await Promise.resolve();
     let durable: Batch | undefined;
     while (durable || this.#queue.length > 0 || this.#works.length > 0) {
-      if (durable && durable.tookMs * 2 < this.#syncMs) {
+      if (durable && durable.tookMs * 2 < this.#pace.syncMs) {
         this.#publish(durable);
         durable = undefined;
         if (this.#queue.length > 0 || this.#works.length > 0) await endOfTurn();
       }
       // What has run already must not wait for what has not.
-      if (this.#works.length === 0) this.#evaluate(this.#syncMs);
+      if (this.#works.length === 0) this.#evaluate(this.#pace.syncMs);
       const batch = this.#seal();
       const written = batch && this.#write(batch);
       if (durable) this.#publish(durable);
@@ -343,8 +342,7 @@ export class LmdbStore implements Store {
   /** Runs works that wait on the open batch, as many as fit into the time. */
   #evaluate(forMs: number): void {
     if (this.#finished) return;
-    const fromMs = systemClock.now();
-    this.#untilMs = fromMs + forMs;
+    this.#pace.begin(forMs);
     const queue = this.#queue;
     this.#queue = [];
     let next = 0;
@@ -361,7 +359,7 @@ export class LmdbStore implements Store {
       this.#finish(this.#replaced() ?? faultOf(error), this.#works.splice(0));
     } finally {
       this.#evaluating = false;
-      this.#tookMs += systemClock.now() - fromMs;
+      this.#pace.end();
     }
   }
 
@@ -383,9 +381,9 @@ export class LmdbStore implements Store {
   #evaluateSoon(): void {
     if (this.#soon) return;
     this.#soon = true;
-    const leftMs = this.#writtenMs - systemClock.now();
+    const { leftMs } = this.#pace;
     if (leftMs > 0) queueMicrotask(() => this.#evaluateMeanwhile(leftMs));
-    else setImmediate(() => this.#evaluateMeanwhile(this.#syncMs));
+    else setImmediate(() => this.#evaluateMeanwhile(this.#pace.syncMs));
   }
 
   #evaluateMeanwhile(forMs: number): void {
@@ -401,8 +399,7 @@ export class LmdbStore implements Store {
     if (this.#works.length === 0) return undefined;
     const works = this.#works;
     this.#works = [];
-    const tookMs = this.#tookMs;
-    this.#tookMs = 0;
+    const tookMs = this.#pace.takeTook();
     const layer = this.#layer;
     const sealed = layer.seal();
     const isFull = !this.#rotating && this.#journal.isFullAfter(sealed.bytes.length);
@@ -423,13 +420,13 @@ export class LmdbStore implements Store {
   /** Resolves when the batch is on the disk. False: it is not, or the store is no longer ours. */
   async #write({ works, sealed }: Batch): Promise<boolean> {
     this.#writing = true;
-    this.#writtenMs = systemClock.now() + this.#syncMs;
+    this.#pace.writes();
     // What is left from before, and whoever will be answered now and asks again.
     this.#evaluateSoon();
     try {
       await this.#rotated;
       if (this.#finished) throw refusal(this.#finished);
-      if (sealed.bytes.length > 0) await this.#append(sealed.bytes);
+      if (sealed.bytes.length > 0) await this.#pace.timed(() => this.#journal.append(sealed.bytes));
       this.#tree.ensureOwned();
       return true;
     } catch (error) {
@@ -440,36 +437,9 @@ export class LmdbStore implements Store {
     }
   }
 
-  async #append(bytes: Bytes): Promise<void> {
-    const from = systemClock.now();
-    await this.#journal.append(bytes);
-    const took = systemClock.now() - from;
-    this.#syncMs = took < this.#syncMs ? took : this.#syncMs + (took - this.#syncMs) * SYNC_WEIGHT;
-  }
-
   #publish({ works, layer, sealed }: Batch): void {
     layer.publish(sealed);
     for (const work of works) work.resolve();
-  }
-
-  #makeTable(): Table {
-    return {
-      // What the engine keeps for itself is not in the rules' table.
-      get: (key) => (isOwn(key) ? undefined : this.#open.get(key)),
-      scan: (start, end, visit, options) => this.#open.scan(start, end, visit, options),
-      put: (key, value) => this.#set(key, value),
-      remove: (key) => this.#set(key, undefined),
-      cut: (start, end) => {
-        this.#ensureEvaluating();
-        this.#layer.cut(start, end);
-      },
-    };
-  }
-
-  #set(key: Bytes, value: Bytes | undefined): void {
-    this.#ensureEvaluating();
-    if (isOwn(key)) throw new Error('this key belongs to the engine');
-    this.#layer.set(this.#probe.of(key), value);
   }
 
   /**
@@ -524,8 +494,4 @@ export class LmdbStore implements Store {
     for (const work of works) work.reject(failure);
     for (const work of waiting) work.reject(refusal(failure));
   }
-}
-
-function isOwn(key: Bytes): boolean {
-  return key.length === 0 || key[0] === 0;
 }
