@@ -14,7 +14,6 @@
  * next time although the pages are lost, so it is never tried again.
  */
 import { setImmediate as endOfTurn } from 'node:timers/promises';
-import type { Bytes } from '../../base/bytes.ts';
 import { systemClock, systemRandom } from '../../base/system.ts';
 import type { HoldfastError } from '../../model/errors.ts';
 import type { Store, Table, TableReader } from '../../mvcc/table.ts';
