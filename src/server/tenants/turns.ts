@@ -1,0 +1,159 @@
+/**
+ * Turns: how tenants who ask for much are kept from delaying those who ask for little.
+ *
+ * Each has a share of the server's time that it may use whenever it likes, so that who is modest
+ * never waits. Who has used it up waits for its turn, as long as others are there: turns come at a
+ * steady beat, each takes about a millisecond of work, one request of every tenant that waits after
+ * another. So the work of all of them together never holds up the loop for long, and what they write
+ * is one sync of the disk in each beat, with the disk free in between.
+ */
+import type { Clock } from '../../base/clock.ts';
+import { HoldfastError } from '../../model/errors.ts';
+
+/** Of the server's time, for each tenant, without waiting … */
+const SHARE = 0.1;
+/** … and what it may save up of it. */
+const SAVED_MS = 5;
+const BEAT_MS = 20;
+/** What one beat carries. What went beyond is taken off the next ones. */
+const BEAT_WORK_MS = 1;
+/** A tenant that renews its leases now and then is there all the time. */
+const PRESENT_MS = 60_000;
+/** Requests of one tenant that wait; more are refused. */
+const WAITING_MAX = 1_024;
+
+interface Waiting {
+  readonly costMs: number;
+  readonly begin: () => void;
+  readonly refuse: (error: HoldfastError) => void;
+}
+
+export class Turns {
+  readonly #clock: Clock;
+  /** Seats where somebody waits, the next one first. */
+  readonly #line: Seat[] = [];
+  #workLeftMs = 0;
+  #cancelBeat: (() => void) | undefined;
+  #last: Seat | undefined;
+  #lastAtMs = Number.NEGATIVE_INFINITY;
+  /** When one asked who is not the last. */
+  #otherAtMs = Number.NEGATIVE_INFINITY;
+  #closed = false;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  seat(): Seat {
+    return new Seat(this);
+  }
+
+  now(): number {
+    return this.#clock.now();
+  }
+
+  /** Somebody is there who may be held up. */
+  seen(seat: Seat): void {
+    if (seat !== this.#last) {
+      this.#otherAtMs = this.#lastAtMs;
+      this.#last = seat;
+    }
+    this.#lastAtMs = this.#clock.now();
+  }
+
+  isAlone(seat: Seat): boolean {
+    const otherAtMs = seat === this.#last ? this.#otherAtMs : this.#lastAtMs;
+    return this.#clock.now() - otherAtMs > PRESENT_MS;
+  }
+
+  queue(seat: Seat, waiting: Waiting): void {
+    if (this.#closed) waiting.refuse(stopping());
+    else if (seat.waiting.length >= WAITING_MAX) waiting.refuse(tooMany());
+    else {
+      seat.waiting.push(waiting);
+      if (seat.waiting.length === 1) this.#line.push(seat);
+      this.#cancelBeat ??= this.#nextBeat();
+    }
+  }
+
+  /** What a turn turned out to cost beyond what was reckoned, or below it. */
+  charge(ms: number): void {
+    this.#workLeftMs -= ms;
+  }
+
+  /** Whoever waits is told that its turn will not come. */
+  close(): void {
+    this.#closed = true;
+    this.#cancelBeat?.();
+    for (const seat of this.#line.splice(0)) {
+      for (const { refuse } of seat.waiting.splice(0)) refuse(stopping());
+    }
+  }
+
+  #nextBeat(): () => void {
+    return this.#clock.wakeAt(this.#clock.now() + BEAT_MS, () => this.#beat());
+  }
+
+  #beat(): void {
+    this.#workLeftMs = Math.min(this.#workLeftMs + BEAT_WORK_MS, BEAT_WORK_MS);
+    for (let seat = this.#line[0]; seat; seat = this.#line[0]) {
+      if (this.#workLeftMs <= 0 && !this.isAlone(seat)) break;
+      this.#line.shift();
+      const { costMs, begin } = seat.waiting.shift()!;
+      if (seat.waiting.length > 0) this.#line.push(seat);
+      this.charge(costMs);
+      begin();
+    }
+    this.#cancelBeat = this.#line.length > 0 ? this.#nextBeat() : undefined;
+  }
+}
+
+/** One tenant's place. */
+export class Seat {
+  readonly waiting: Waiting[] = [];
+  readonly #turns: Turns;
+  /** Below zero: saved up. */
+  #owedMs = 0;
+  #atMs = Number.NEGATIVE_INFINITY;
+
+  constructor(turns: Turns) {
+    this.#turns = turns;
+  }
+
+  /** Runs it at once, or when it is this tenant's turn. */
+  run<T>(costMs: number, work: () => Promise<T>): Promise<T> {
+    const turns = this.#turns;
+    turns.seen(this);
+    const modest = this.waiting.length === 0 && this.#owed() <= 0;
+    this.#owedMs += costMs;
+    if (modest || turns.isAlone(this)) return work();
+    return new Promise((resolve, reject) => {
+      const begin = (): void => resolve(work());
+      turns.queue(this, { costMs, begin, refuse: reject });
+    });
+  }
+
+  /** It turned out to cost more, or less. */
+  charge(ms: number): void {
+    this.#owedMs += ms;
+    if (this.waiting.length > 0) this.#turns.charge(ms);
+  }
+
+  #owed(): number {
+    const now = this.#turns.now();
+    this.#owedMs = Math.max(-SAVED_MS, this.#owedMs - (now - this.#atMs) * SHARE);
+    this.#atMs = now;
+    return this.#owedMs;
+  }
+}
+
+function stopping(): HoldfastError {
+  return new HoldfastError('unavailable', 'the server stops; the request was refused');
+}
+
+function tooMany(): HoldfastError {
+  return new HoldfastError(
+    'resource-exhausted',
+    `${WAITING_MAX} requests of this tenant wait for their turn already; the request was refused`,
+  );
+}
