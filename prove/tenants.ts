@@ -25,7 +25,9 @@ const PASSWORD = 'a-long-password';
 const LIMITS: TenantLimits = { requestsPerSecond: 500, writesInFlight: 64 };
 const UNLIMITED: TenantLimits = { writesInFlight: 1e9, turns: false };
 const FACTOR_MAX = 2;
-const WINDOW_MS = 2_500;
+const SHORT: Extent = { windowMs: 3_000, samples: 2_000, pairs: 5 };
+const LONG: Extent = { windowMs: 5_000, samples: 10_000, pairs: 40 };
+const CONTROL: Extent = { windowMs: 2_000, samples: 1_000, pairs: 2 };
 /** For what the flood left behind to be done with, before the other is measured alone. */
 const SETTLE_MS = 200;
 const QUANTILES = { median: 0.5, p99: 0.99 };
@@ -34,6 +36,7 @@ type Kind = (typeof KINDS)[number];
 
 /** Pairs of windows go on until there are so many samples of each kind, or so many pairs. */
 interface Extent {
+  readonly windowMs: number;
   readonly samples: number;
   readonly pairs: number;
 }
@@ -45,10 +48,9 @@ interface Measured {
 }
 
 async function run(context: Context): Promise<Report> {
-  const extent = context.long ? { samples: 10_000, pairs: 100 } : { samples: 2_000, pairs: 7 };
+  const extent = context.long ? LONG : SHORT;
   const limited = await measure(context, 'limited', { limits: LIMITS, extent });
-  const control = { limits: UNLIMITED, extent: { samples: 1_000, pairs: 2 } };
-  const unlimited = await measure(context, 'unlimited', control);
+  const unlimited = await measure(context, 'unlimited', { limits: UNLIMITED, extent: CONTROL });
   const worst = Math.max(...KINDS.map((kind) => worstFactor(limited, kind)));
   const unheld = Math.min(...KINDS.map((kind) => worstFactor(unlimited, kind)));
   return {
@@ -120,14 +122,15 @@ async function measure(
   const quiet = await Quiet.open(client, context.scratch);
   const alone: Waits = { renewal: [], lock: [], sync: [] };
   const beside: Waits = { renewal: [], lock: [], sync: [] };
-  await quiet.work(WINDOW_MS, { renewal: [], lock: [], sync: [] });
+  const { windowMs, samples, pairs } = extent;
+  await quiet.work(windowMs / 2, { renewal: [], lock: [], sync: [] });
   let tally: Tally = { accepted: 0, refused: 0 };
-  for (let pair = 0; pair < extent.pairs; pair++) {
-    await quiet.work(WINDOW_MS, alone);
+  for (let pair = 0; pair < pairs; pair++) {
+    await quiet.work(windowMs, alone);
     await told(flood, 'flood');
-    await quiet.work(WINDOW_MS, beside);
+    await quiet.work(windowMs, beside);
     tally = await told(flood, 'stand still');
-    if (Math.min(alone.lock.length, beside.lock.length) >= extent.samples) break;
+    if (Math.min(alone.lock.length, beside.lock.length) >= samples) break;
     await pause(SETTLE_MS);
   }
   for (const each of [admin, client]) each.destroy();
