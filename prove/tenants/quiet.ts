@@ -1,5 +1,5 @@
 /** The quiet tenant: renews its lease and takes its lock, and writes down what each took. */
-import { open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { utf8 } from '../../src/base/bytes.ts';
@@ -16,7 +16,8 @@ export interface Waits {
 
 /** Two counted requests in a cycle: a quiet tenant stays below its own limit on any disk. */
 const CYCLE_MS = 5;
-const SYNCS = 10;
+const SYNC_EVERY = 10;
+const BLOCK = Buffer.alloc(4_096);
 
 export class Quiet {
   readonly #client: GrpcClient;
@@ -46,15 +47,20 @@ export class Quiet {
     this.#renew = renew;
   }
 
-  /** One cycle after another for a while, after some syncs beside the server. */
+  /** One cycle after another for a while; now and then a sync beside the server. */
   async work(ms: number, waits: Waits): Promise<void> {
-    await this.#syncs(waits.sync);
+    const file = await open(join(this.#directory, 'sync'), 'w');
     const until = performance.now() + ms;
-    while (performance.now() < until) {
-      const began = performance.now();
-      waits.renewal.push(await took(this.#renew));
-      waits.lock.push(await took(() => this.#cycle()));
-      await pause(Math.max(0, CYCLE_MS - (performance.now() - began)));
+    try {
+      for (let cycle = 1; performance.now() < until; cycle++) {
+        const began = performance.now();
+        waits.renewal.push(await took(this.#renew));
+        waits.lock.push(await took(() => this.#cycle()));
+        if (cycle % SYNC_EVERY === 0) waits.sync.push(await took(() => written(file)));
+        await pause(Math.max(0, CYCLE_MS - (performance.now() - began)));
+      }
+    } finally {
+      await file.close();
     }
   }
 
@@ -65,19 +71,11 @@ export class Quiet {
     });
     await this.#client.unary(LockService.Unlock, { key });
   }
+}
 
-  async #syncs(into: number[]): Promise<void> {
-    const file = await open(join(this.#directory, 'sync'), 'w');
-    const bytes = Buffer.alloc(4_096);
-    try {
-      for (let at = 0; at < SYNCS; at++) {
-        await file.write(bytes, 0, bytes.length, at * bytes.length);
-        into.push(await took(() => file.datasync()));
-      }
-    } finally {
-      await file.close();
-    }
-  }
+async function written(file: FileHandle): Promise<void> {
+  await file.write(BLOCK, 0, BLOCK.length);
+  await file.datasync();
 }
 
 async function took(work: () => Promise<unknown>): Promise<number> {

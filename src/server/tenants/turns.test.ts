@@ -42,6 +42,15 @@ describe('a tenant that is alone', () => {
 });
 
 describe('beside another', () => {
+  test('who did much while it was alone is modest again soon after it became so', () => {
+    const [busy, other] = [turns.seat(), turns.seat()];
+    askMuch(busy, 'busy', 10_000);
+    void ask(other, 'other');
+    clock.advance(1_100);
+    void ask(busy, 'busy');
+    expect(count('busy')).toBe(10_001);
+  });
+
   test('who has used up its share waits, and each beat carries a millisecond of it', () => {
     const [noisy, quiet] = [turns.seat(), turns.seat()];
     void ask(quiet, 'quiet');
@@ -94,6 +103,7 @@ describe('beside another', () => {
     const [noisy, quiet] = [turns.seat(), turns.seat()];
     void ask(quiet, 'quiet');
     askMuch(noisy, 'noisy', 60);
+    clock.advance(BEAT_MS);
     const before = count('noisy');
     noisy.charge(3);
     clock.advance(BEAT_MS * 3);

@@ -14,6 +14,8 @@ import { HoldfastError } from '../../model/errors.ts';
 const SHARE = 0.1;
 /** … and what it may save up of it. */
 const SAVED_MS = 5;
+/** What it may owe: who was alone and did much is modest again a second after it becomes so. */
+const OWED_MS_MAX = 100;
 const BEAT_MS = 20;
 /** What one beat carries. What went beyond is taken off the next ones. */
 const BEAT_WORK_MS = 1;
@@ -33,6 +35,7 @@ export class Turns {
   /** Seats where somebody waits, the next one first. */
   readonly #line: Seat[] = [];
   #workLeftMs = 0;
+  #beatAtMs = Number.NEGATIVE_INFINITY;
   #cancelBeat: (() => void) | undefined;
   #last: Seat | undefined;
   #lastAtMs = Number.NEGATIVE_INFINITY;
@@ -95,7 +98,10 @@ export class Turns {
   }
 
   #beat(): void {
-    this.#workLeftMs = Math.min(this.#workLeftMs + BEAT_WORK_MS, BEAT_WORK_MS);
+    const now = this.#clock.now();
+    const beats = (now - this.#beatAtMs) / BEAT_MS;
+    this.#beatAtMs = now;
+    this.#workLeftMs = Math.min(BEAT_WORK_MS, this.#workLeftMs + beats * BEAT_WORK_MS);
     for (let seat = this.#line[0]; seat; seat = this.#line[0]) {
       if (this.#workLeftMs <= 0 && !this.isAlone(seat)) break;
       this.#line.shift();
@@ -141,7 +147,8 @@ export class Seat {
 
   #owed(): number {
     const now = this.#turns.now();
-    this.#owedMs = Math.max(-SAVED_MS, this.#owedMs - (now - this.#atMs) * SHARE);
+    const owedMs = Math.min(OWED_MS_MAX, this.#owedMs) - (now - this.#atMs) * SHARE;
+    this.#owedMs = Math.max(-SAVED_MS, owedMs);
     this.#atMs = now;
     return this.#owedMs;
   }
