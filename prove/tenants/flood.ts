@@ -67,6 +67,7 @@ async function lane(client: GrpcClient): Promise<void> {
     } catch (error) {
       // Also a connection that was ended because it reads too slowly: it comes again.
       if (!HoldfastError.is(error)) throw error;
+      if (!flooding) return;
       tally.refused++;
       await pause(PAUSE_MS);
     }
@@ -74,33 +75,36 @@ async function lane(client: GrpcClient): Promise<void> {
 }
 
 async function watchAll(client: GrpcClient): Promise<void> {
-  const stream = client.stream(WatchService.Watch);
-  stream.send({ createRequest: { ...EVERYTHING } });
-  try {
-    for await (const _ of stream.responses());
-  } catch {
-    await pause(PAUSE_MS);
-    return watchAll(client);
+  while (flooding) {
+    const stream = client.stream(WatchService.Watch);
+    try {
+      stream.send({ createRequest: { ...EVERYTHING } });
+      for await (const _ of stream.responses());
+    } catch {
+      await pause(PAUSE_MS);
+    }
   }
 }
 
-const clients = Array.from(
-  { length: CONNECTIONS },
-  () => new GrpcClient({ port: Number(port), metadata: [['token', token]] }),
-);
-for (let at = 0; at < WATCHES; at++) void watchAll(clients[at % CONNECTIONS]!);
-let running: Promise<unknown> = Promise.resolve();
+let stop = (): void => {};
+
+function flood(): void {
+  const clients = Array.from(
+    { length: CONNECTIONS },
+    () => new GrpcClient({ port: Number(port), metadata: [['token', token]] }),
+  );
+  for (let at = 0; at < WATCHES; at++) void watchAll(clients[at % CONNECTIONS]!);
+  for (const client of clients) for (let at = 0; at < LANES_EACH; at++) void lane(client);
+  stop = () => {
+    for (const client of clients) client.destroy();
+  };
+}
 
 process.on('message', (word) => {
   flooding = word === 'flood';
-  if (flooding) {
-    running = Promise.all(
-      clients.flatMap((client) => Array.from({ length: LANES_EACH }, () => lane(client))),
-    );
-    process.send?.('flooding');
-  } else {
-    void running.then(() => process.send?.(tally));
-  }
+  if (flooding) flood();
+  else stop();
+  process.send?.(tally);
 });
 process.on('disconnect', () => process.exit());
 process.send?.('ready');

@@ -63,22 +63,29 @@ export class Meter {
     this.#limits = limits;
   }
 
-  async range(work: () => Promise<RangeResult>): Promise<RangeResult> {
+  async range(work: () => Promise<RangeResult>, signal?: AbortSignal): Promise<RangeResult> {
     const guessMs = this.#rangeMs;
-    const result = await this.#inTurn(REQUEST_MS + guessMs, async () => {
+    const paced = async (): Promise<RangeResult> => {
       this.#pace();
       return work();
-    });
+    };
+    const result = await this.#inTurn(REQUEST_MS + guessMs, paced, signal);
     this.#rangeMs = costOfFound(result);
+    this.#seat.held(this.#rangeMs);
     this.#seat.charge(this.#rangeMs - guessMs);
     return result;
   }
 
-  async txn(request: TxnRequest, work: () => Promise<TxnResult>): Promise<TxnResult> {
-    const result = await this.#inTurn(costOfTxn(request, this.#watches), () =>
-      this.#write(request, work),
-    );
-    this.#seat.charge(costOfResults(result.results, this.#watches));
+  async txn(
+    request: TxnRequest,
+    work: () => Promise<TxnResult>,
+    signal?: AbortSignal,
+  ): Promise<TxnResult> {
+    const reckonedMs = costOfTxn(request, this.#watches);
+    const result = await this.#inTurn(reckonedMs, () => this.#write(request, work), signal);
+    const foundMs = costOfResults(result.results, this.#watches);
+    this.#seat.charge(foundMs);
+    this.#seat.held(foundMs);
     return result;
   }
 
@@ -113,8 +120,8 @@ export class Meter {
   }
 
   /** Refusals take their turn too: who asks for too much and is refused at once asks again at once. */
-  #inTurn<T>(costMs: number, work: () => Promise<T>): Promise<T> {
-    return this.#limits.turns === false ? work() : this.#seat.run(costMs, work);
+  #inTurn<T>(costMs: number, work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    return this.#limits.turns === false ? work() : this.#seat.run(costMs, work, signal);
   }
 
   async #write<T>(request: TxnRequest, work: () => Promise<T>): Promise<T> {

@@ -81,10 +81,10 @@ function tenantView({ engine, tenant, meter, seen }: Parts, limits: () => Tenant
   const { operator: _operator, ...view } = own;
   return {
     ...view,
-    range: (request, call) => meter.range(() => own.range(request, call)),
+    range: (request, call) => meter.range(() => own.range(request, call), call?.signal),
     txn: async (request, call) => {
       for (const lease of leasesOf(request)) await leases.require(lease, call);
-      return meter.txn(request, () => own.txn(request, call));
+      return meter.txn(request, () => own.txn(request, call), call?.signal);
     },
     watch: (request, call) => meter.watch(() => own.watch(request, call)),
     grantLease: async (request, call) => {

@@ -112,6 +112,39 @@ describe('beside another', () => {
     expect(count('noisy')).toBeGreaterThan(before);
   });
 
+  test('who held up the loop for long rests by the square of it, and others go on', () => {
+    const [noisy, second, quiet] = [turns.seat(), turns.seat(), turns.seat()];
+    void ask(quiet, 'quiet');
+    askMuch(noisy, 'noisy', 60);
+    askMuch(second, 'second', 60);
+    noisy.held(5);
+    quiet.held(5);
+    ran = [];
+    clock.advance(480);
+    expect(count('noisy')).toBe(0);
+    expect(count('second')).toBe(48);
+    void ask(quiet, 'quiet');
+    expect(count('quiet')).toBe(1);
+    clock.advance(BEAT_MS * 2);
+    expect(count('noisy')).toBeGreaterThan(0);
+  });
+
+  test('what nobody waits for any more is not done, and costs no turn', async () => {
+    const [noisy, quiet] = [turns.seat(), turns.seat()];
+    void ask(quiet, 'quiet');
+    askMuch(noisy, 'noisy', 11);
+    const caller = new AbortController();
+    const work = async (): Promise<unknown> => ran.push('abandoned');
+    const abandoned = Array.from({ length: 100 }, () => noisy.run(0.5, work, caller.signal));
+    const settled = Promise.allSettled(abandoned);
+    void ask(noisy, 'last');
+    caller.abort();
+    clock.advance(BEAT_MS);
+    expect(count('last')).toBe(1);
+    for (const { status } of await settled) expect(status).toBe('rejected');
+    expect(count('abandoned')).toBe(0);
+  });
+
   test('more than 1,024 that wait are refused, without effect', async () => {
     const [noisy, quiet] = [turns.seat(), turns.seat()];
     void ask(quiet, 'quiet');

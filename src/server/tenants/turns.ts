@@ -6,9 +6,12 @@
  * steady beat, each takes about a millisecond of work, one request of every tenant that waits after
  * another. So the work of all of them together never holds up the loop for long, and what they write
  * is one sync of the disk in each beat, with the disk free in between.
+ *
+ * A request cannot be cut in pieces. One that holds the loop for longer than a beat's work delays
+ * everybody who comes meanwhile, by the longer the longer it takes: so its tenant rests by the square.
  */
 import type { Clock } from '../../base/clock.ts';
-import { HoldfastError } from '../../model/errors.ts';
+import { abortError, HoldfastError } from '../../model/errors.ts';
 
 /** Of the server's time, for each tenant, without waiting … */
 const SHARE = 0.1;
@@ -24,7 +27,11 @@ const PRESENT_MS = 60_000;
 /** Requests of one tenant that wait; more are refused. */
 const WAITING_MAX = 1_024;
 
+/** However long it took, its tenant does not rest for longer. */
+const REST_MS_MAX = 2_000;
+
 interface Waiting {
+  readonly signal: AbortSignal | undefined;
   readonly costMs: number;
   readonly begin: () => void;
   readonly refuse: (error: HoldfastError) => void;
@@ -102,21 +109,29 @@ export class Turns {
     const beats = (now - this.#beatAtMs) / BEAT_MS;
     this.#beatAtMs = now;
     this.#workLeftMs = Math.min(BEAT_WORK_MS, this.#workLeftMs + beats * BEAT_WORK_MS);
-    for (let seat = this.#line[0]; seat; seat = this.#line[0]) {
-      if (this.#workLeftMs <= 0 && !this.isAlone(seat)) break;
-      this.#line.shift();
-      const { costMs, begin } = seat.waiting.shift()!;
+    for (let seat = this.#next(now); seat; seat = this.#next(now)) {
+      const { costMs, begin, signal } = seat.waiting.shift()!;
       if (seat.waiting.length > 0) this.#line.push(seat);
-      this.charge(costMs);
+      // Nobody waits for its answer any more: it costs nothing, and says so itself.
+      if (!signal?.aborted) this.charge(costMs);
       begin();
     }
     this.#cancelBeat = this.#line.length > 0 ? this.#nextBeat() : undefined;
+  }
+
+  /** Takes the first out of the line that may go on now. */
+  #next(nowMs: number): Seat | undefined {
+    const mayGo = (seat: Seat): boolean =>
+      (this.#workLeftMs > 0 && seat.restsUntilMs <= nowMs) || this.isAlone(seat);
+    const at = this.#line.findIndex(mayGo);
+    return at < 0 ? undefined : this.#line.splice(at, 1)[0];
   }
 }
 
 /** One tenant's place. */
 export class Seat {
   readonly waiting: Waiting[] = [];
+  restsUntilMs: number = Number.NEGATIVE_INFINITY;
   readonly #turns: Turns;
   /** Below zero: saved up. */
   #owedMs = 0;
@@ -127,15 +142,16 @@ export class Seat {
   }
 
   /** Runs it at once, or when it is this tenant's turn. */
-  run<T>(costMs: number, work: () => Promise<T>): Promise<T> {
+  run<T>(costMs: number, work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     const turns = this.#turns;
     turns.seen(this);
     const modest = this.waiting.length === 0 && this.#owed() <= 0;
     this.#owedMs += costMs;
     if (modest || turns.isAlone(this)) return work();
     return new Promise((resolve, reject) => {
-      const begin = (): void => resolve(work());
-      turns.queue(this, { costMs, begin, refuse: reject });
+      const begin = (): void =>
+        signal?.aborted ? reject(abortError(signal, 'rejected')) : resolve(work());
+      turns.queue(this, { costMs, begin, refuse: reject, signal });
     });
   }
 
@@ -143,6 +159,13 @@ export class Seat {
   charge(ms: number): void {
     this.#owedMs += ms;
     if (this.waiting.length > 0) this.#turns.charge(ms);
+  }
+
+  /** It held up the loop for so long, at one go. */
+  held(ms: number): void {
+    if (ms <= BEAT_WORK_MS || this.#owed() <= 0) return;
+    const restMs = Math.min(REST_MS_MAX, ((ms * ms) / BEAT_WORK_MS) * (BEAT_MS / BEAT_WORK_MS));
+    this.restsUntilMs = this.#turns.now() + restMs;
   }
 
   #owed(): number {
