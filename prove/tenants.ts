@@ -44,6 +44,8 @@ interface Extent {
 interface Measured {
   readonly alone: Waits;
   readonly beside: Waits;
+  /** Every other window alone, and those between: how far the machine differs from itself. */
+  readonly halves: readonly [Waits, Waits];
   readonly flood: Tally;
 }
 
@@ -60,7 +62,30 @@ async function run(context: Context): Promise<Report> {
   };
 }
 
-function figures({ alone, beside, flood }: Measured): Record<string, string | number> {
+function nothing(): Waits {
+  return { renewal: [], lock: [], sync: [] };
+}
+
+function together([one, other]: Measured['halves']): Waits {
+  return {
+    renewal: [...one.renewal, ...other.renewal],
+    lock: [...one.lock, ...other.lock],
+    sync: [...one.sync, ...other.sync],
+  };
+}
+
+function fewest([one, other]: Measured['halves'], beside: Waits): number {
+  return Math.min(one.lock.length + other.lock.length, beside.lock.length);
+}
+
+/** What of a factor is the machine's: alone against alone. */
+function unrest([one, other]: Measured['halves'], kind: Kind): number {
+  const factor = worse(one[kind], other[kind], QUANTILES.p99);
+  return Math.max(factor, 1 / factor);
+}
+
+function figures(measured: Measured): Record<string, string | number> {
+  const { alone, beside, halves, flood } = measured;
   const shown = (waits: readonly number[]): string =>
     Object.values(QUANTILES)
       .map((share) => quantile(waits, share).toFixed(2))
@@ -70,7 +95,10 @@ function figures({ alone, beside, flood }: Measured): Record<string, string | nu
     lines[`${kind} ms alone, p50 / p99`] = shown(alone[kind]);
     lines[`${kind} ms beside the flood`] = shown(beside[kind]);
   }
-  for (const [name, factor] of factors({ alone, beside, flood })) lines[name] = factor.toFixed(2);
+  for (const [name, factor] of factors(measured)) lines[name] = factor.toFixed(2);
+  for (const kind of KINDS) {
+    lines[`${kind}, p99, alone against alone`] = unrest(halves, kind).toFixed(2);
+  }
   return {
     ...lines,
     'samples of each kind, alone': alone.lock.length,
@@ -120,25 +148,29 @@ async function measure(
   const token = await tokenOf(admin, 'a/x');
   const [flood] = await started(context, 'flood', [String(port), token]);
   const quiet = await Quiet.open(client, context.scratch);
-  const alone: Waits = { renewal: [], lock: [], sync: [] };
-  const beside: Waits = { renewal: [], lock: [], sync: [] };
+  const halves = [nothing(), nothing()] as const;
+  const beside = nothing();
   const { windowMs, samples, pairs } = extent;
-  await quiet.work(windowMs / 2, { renewal: [], lock: [], sync: [] });
+  await quiet.work(windowMs / 2, nothing());
   let tally: Tally = { accepted: 0, refused: 0 };
   for (let pair = 0; pair < pairs; pair++) {
-    await quiet.work(windowMs, alone);
+    await quiet.work(windowMs, halves[pair % 2]!);
     await told(flood, 'flood');
     await quiet.work(windowMs, beside);
     tally = await told(flood, 'stand still');
-    if (Math.min(alone.lock.length, beside.lock.length) >= samples) break;
+    if (fewest(halves, beside) >= samples) break;
     await pause(SETTLE_MS);
   }
   for (const each of [admin, client]) each.destroy();
   for (const each of [flood, server]) each.disconnect();
+  const found = fewest(halves, beside);
+  if (found < samples) {
+    context.log(`${name}: ${found} samples where ${samples} were wanted: the machine is busy`);
+  }
   context.log(
     `${name}: ${tally.accepted} requests of the flood answered, ${tally.refused} refused`,
   );
-  return { alone, beside, flood: tally };
+  return { alone: together(halves), beside, halves, flood: tally };
 }
 
 async function populate(admin: GrpcClient): Promise<void> {

@@ -201,7 +201,7 @@ describe('turns', () => {
     expect(await keys(quiet)).toEqual(['here', 'mine']);
     expect(answered).toHaveLength(before);
     for (let beat = 0; beat < 150; beat++) {
-      clock.advance(20);
+      clock.advance(50);
       await settle();
     }
     expect(answered).toHaveLength(50);

@@ -6,7 +6,7 @@ import { type Seat, Turns } from './turns.ts';
 let clock: ManualClock;
 let turns: Turns;
 let ran: string[];
-const BEAT_MS = 20;
+const BEAT_MS = 50;
 
 beforeEach(() => {
   clock = new ManualClock();
@@ -120,7 +120,7 @@ describe('beside another', () => {
     noisy.held(5);
     quiet.held(5);
     ran = [];
-    clock.advance(480);
+    clock.advance(BEAT_MS * 24);
     expect(count('noisy')).toBe(0);
     expect(count('second')).toBe(48);
     void ask(quiet, 'quiet');

@@ -19,7 +19,7 @@ const SHARE = 0.1;
 const SAVED_MS = 5;
 /** What it may owe: who was alone and did much is modest again a second after it becomes so. */
 const OWED_MS_MAX = 100;
-const BEAT_MS = 20;
+const BEAT_MS = 50;
 /** What one beat carries. What went beyond is taken off the next ones. */
 const BEAT_WORK_MS = 1;
 /** A tenant that renews its leases now and then is there all the time. */
