@@ -4,7 +4,7 @@
  * Control: for each target a copy of the source with a planted bug, which it must find.
  */
 import type { Context, Experiment, Report } from '../scripts/experiment.ts';
-import { judged, mebibytes } from '../test/fuzz-judge.ts';
+import { judged, mebibytes, wantedTargets } from '../test/fuzz-judge.ts';
 import { fuzz, TARGETS } from '../test/messages/fuzz.ts';
 import { type Mutant, plant } from '../test/messages/mutants.ts';
 
@@ -22,7 +22,7 @@ async function run(context: Context): Promise<Report> {
   const control: Record<string, number | string | boolean> = {};
   let ok = true;
   let broke = true;
-  const wanted = TARGETS.filter(({ name }) => (context.options.target ?? name) === name);
+  const wanted = wantedTargets(TARGETS, context.options.target);
   for (const [i, target] of wanted.entries()) {
     const judgement = await judged(
       target.name,

@@ -9,6 +9,7 @@ import { memoryUsage } from 'node:process';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { Worker } from 'node:worker_threads';
+import { HoldfastError } from '../src/model/errors.ts';
 
 /** What may be kept after the collector has run: a few bytes of every input soon are more. */
 export const RETAINED_BYTES_MAX: number = 16 * 2 ** 20;
@@ -24,6 +25,18 @@ const beats = new Int32Array(new SharedArrayBuffer(8));
 export function heartbeat(seed: number): void {
   beats[1] = seed;
   Atomics.add(beats, 0, 1);
+}
+
+/** The target of that name, or all of them; a name that is none is said, not passed over. */
+export function wantedTargets<T extends { readonly name: string }>(
+  all: readonly T[],
+  name: string | true | undefined,
+): readonly T[] {
+  if (name === undefined) return all;
+  const wanted = all.filter((target) => target.name === name);
+  if (wanted.length > 0) return wanted;
+  const names = all.map((target) => target.name).join(', ');
+  throw new HoldfastError('invalid-argument', `--target is one of ${names}, not ${name}`);
 }
 
 export interface Judged<T> {

@@ -2,7 +2,7 @@
 
 import type { Bytes } from '../base/bytes.ts';
 import type { Clock } from '../base/clock.ts';
-import type { Engine } from '../engine/contract.ts';
+import type { CallOptions, Engine } from '../engine/contract.ts';
 import type { AuditAct } from '../model/audit.ts';
 import { HoldfastError } from '../model/errors.ts';
 import type { Header, LeaseId, TxnRequest, TxnResult } from '../model/transaction.ts';
@@ -132,6 +132,11 @@ export class Backend {
     return this.tenants.view(this.gate.tenantOf(call.identity));
   }
 
+  /** What a tenant asks for may wait for its turn, and not for longer than the caller does. */
+  patience(call: Call): CallOptions | undefined {
+    return this.gate.tenantOf(call.identity) === undefined ? undefined : { signal: call.signal };
+  }
+
   /** Called at once when users or roles change, before the change is answered. */
   onAccessChange(listener: () => void): () => void {
     this.#accessListeners.add(listener);
@@ -156,7 +161,7 @@ export class Backend {
     if (this.audit.log && (mayBreak(request) || this.gate.operator(call.identity))) {
       return this.#recordedTxn(request, call);
     }
-    return this.view(call).txn(request);
+    return this.view(call).txn(request, this.patience(call));
   }
 
   /** What takes something from a holder is told, with its reason where one is given. */

@@ -48,7 +48,7 @@ function readRange(
   call: Call,
 ): ReturnType<Backend['engine']['range']> {
   backend.gate.keys(call.identity, [{ right: 'read', range: request }]);
-  return backend.view(call).range(request);
+  return backend.view(call).range(request, backend.patience(call));
 }
 
 async function put(backend: Backend, operation: PutOperation, call: Call): Promise<object> {

@@ -4,9 +4,11 @@ import type { Clock } from '../../base/clock.ts';
 import type { Engine } from '../../engine/contract.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import { prefixRange } from '../../model/range.ts';
-import type { TxnRequest } from '../../model/transaction.ts';
+import type { RangeResult, TxnRequest, TxnResult } from '../../model/transaction.ts';
 import type { Event, Watch } from '../../model/watch.ts';
+import { costOfFound, costOfResults, costOfTxn, REQUEST_MS } from './cost.ts';
 import { RateLimit } from './quota.ts';
+import type { Seat } from './turns.ts';
 
 /** What one tenant may use; absent: as much as there is. */
 export interface TenantLimits {
@@ -17,20 +19,36 @@ export interface TenantLimits {
   readonly requestsPerSecond?: number | undefined;
   /** Writes under way at once; more wait for nobody and are refused. @default 1,024 */
   readonly writesInFlight?: number | undefined;
+  /** Who asks for more than its share waits for its turn while others are there. @default true */
+  readonly turns?: boolean | undefined;
 }
 
 const DEFAULT_WRITES_IN_FLIGHT = 1_024;
+const GRANT_MS = 0.1;
+const WATCH_MS = 0.1;
+
+export interface MeterOptions {
+  readonly engine: Engine;
+  /** Below which the tenant's keys stand. */
+  readonly keys: Bytes;
+  readonly clock: Clock;
+  readonly seat: Seat;
+}
 
 export class Meter {
   #limits: TenantLimits = {};
   readonly #clock: Clock;
+  readonly #seat: Seat;
   #rate: RateLimit | undefined;
   readonly #usage: Usage;
   #writes = 0;
   #watches = 0;
+  /** What this tenant's last range cost: the best guess at what its next one will. */
+  #rangeMs = 0;
 
-  constructor(engine: Engine, keys: Bytes, clock: Clock, limits: TenantLimits) {
+  constructor({ engine, keys, clock, seat }: MeterOptions, limits: TenantLimits) {
     this.#clock = clock;
+    this.#seat = seat;
     this.#usage = new Usage(engine, keys);
     this.limit(limits);
   }
@@ -45,28 +63,42 @@ export class Meter {
     this.#limits = limits;
   }
 
-  async read<T>(work: () => Promise<T>): Promise<T> {
-    this.#pace();
-    return work();
+  async range(work: () => Promise<RangeResult>, signal?: AbortSignal): Promise<RangeResult> {
+    const guessMs = this.#rangeMs;
+    const paced = async (): Promise<RangeResult> => {
+      this.#pace();
+      return work();
+    };
+    const result = await this.#inTurn(REQUEST_MS + guessMs, paced, signal);
+    this.#rangeMs = costOfFound(result);
+    this.#seat.held(this.#rangeMs);
+    this.#seat.charge(this.#rangeMs - guessMs);
+    return result;
   }
 
-  async write<T>(request: TxnRequest, work: () => Promise<T>): Promise<T> {
-    this.#pace();
-    const most = this.#limits.writesInFlight ?? DEFAULT_WRITES_IN_FLIGHT;
-    if (this.#writes >= most) throw exhausted(`${most} writes at once`);
-    this.#writes++;
-    try {
-      await this.#requireRoom(request);
-      return await work();
-    } finally {
-      this.#writes--;
-    }
+  async txn(
+    request: TxnRequest,
+    work: () => Promise<TxnResult>,
+    signal?: AbortSignal,
+  ): Promise<TxnResult> {
+    const reckonedMs = costOfTxn(request, this.#watches);
+    const result = await this.#inTurn(reckonedMs, () => this.#write(request, work), signal);
+    const foundMs = costOfResults(result.results, this.#watches);
+    this.#seat.charge(foundMs);
+    this.#seat.held(foundMs);
+    return result;
+  }
+
+  /** Something small that is written, and that no pace counts. */
+  grant<T>(work: () => Promise<T>): Promise<T> {
+    return this.#inTurn(GRANT_MS, work);
   }
 
   watch(open: () => Watch): Watch {
     const most = this.#limits.watches ?? Number.POSITIVE_INFINITY;
     if (this.#watches >= most) throw exhausted(`${most} watches`);
     this.#watches++;
+    this.#seat.charge(WATCH_MS);
     let counted = true;
     const watch = open();
     const close = (): Promise<void> => {
@@ -85,6 +117,24 @@ export class Meter {
 
   close(): Promise<void> {
     return this.#usage.close();
+  }
+
+  /** Refusals take their turn too: who asks for too much and is refused at once asks again at once. */
+  #inTurn<T>(costMs: number, work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    return this.#limits.turns === false ? work() : this.#seat.run(costMs, work, signal);
+  }
+
+  async #write<T>(request: TxnRequest, work: () => Promise<T>): Promise<T> {
+    this.#pace();
+    const most = this.#limits.writesInFlight ?? DEFAULT_WRITES_IN_FLIGHT;
+    if (this.#writes >= most) throw exhausted(`${most} writes at once`);
+    this.#writes++;
+    try {
+      await this.#requireRoom(request);
+      return await work();
+    } finally {
+      this.#writes--;
+    }
   }
 
   #pace(): void {

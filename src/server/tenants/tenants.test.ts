@@ -168,3 +168,66 @@ describe('limits', () => {
     await put(a, 'x');
   });
 });
+
+describe('turns', () => {
+  const LARGE = 'x'.repeat(100_000);
+  const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+  /** How many of a tenant's large writes are answered before its next turn, beside another. */
+  async function floodBeside(limits: TenantLimits): Promise<{ all: Tenants; answered: string[] }> {
+    const all = tenants(limits);
+    const [noisy, quiet] = [all.view('noisy'), all.view('quiet')];
+    const answered: string[] = [];
+    await put(quiet, 'here');
+    for (let at = 0; at < 50; at++) {
+      const key = `k${at}`;
+      put(noisy, key, LARGE).then(
+        () => answered.push(key),
+        () => {},
+      );
+    }
+    await settle();
+    return { all, answered };
+  }
+
+  test('a tenant that floods waits, another is answered meanwhile, and nothing is lost', async () => {
+    const { all, answered } = await floodBeside({});
+    expect(answered.length).toBeLessThan(10);
+    const before = answered.length;
+    const quiet = all.view('quiet');
+    const { id } = await quiet.grantLease({ ttlMs: 60_000 });
+    await quiet.keepAlive(id);
+    await put(quiet, 'mine', '', id);
+    expect(await keys(quiet)).toEqual(['here', 'mine']);
+    expect(answered).toHaveLength(before);
+    for (let beat = 0; beat < 150; beat++) {
+      clock.advance(50);
+      await settle();
+    }
+    expect(answered).toHaveLength(50);
+    await all.close();
+  });
+
+  test('its ranges and leases wait with its writes, its renewals do not', async () => {
+    const all = tenants();
+    const [noisy, quiet] = [all.view('noisy'), all.view('quiet')];
+    const { id } = await noisy.grantLease({ ttlMs: 60_000 });
+    await put(quiet, 'here');
+    for (let at = 0; at < 50; at++) put(noisy, `k${at}`, LARGE).catch(() => {});
+    const done: string[] = [];
+    const note = (what: string) => () => done.push(what);
+    const ended = (): void => {};
+    noisy.range(everything).then(note('range'), ended);
+    noisy.grantLease({ ttlMs: 60_000 }).then(note('lease'), ended);
+    await noisy.keepAlive(id);
+    await settle();
+    expect(done).toEqual([]);
+    await all.close();
+  });
+
+  test('without them everything goes at once', async () => {
+    const { all, answered } = await floodBeside({ turns: false });
+    expect(answered).toHaveLength(50);
+    await all.close();
+  });
+});

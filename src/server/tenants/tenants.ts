@@ -14,22 +14,29 @@ import { prefixRange } from '../../model/range.ts';
 import type { LeaseId, TxnRequest } from '../../model/transaction.ts';
 import { exhausted, Meter, type TenantLimits } from './meter.ts';
 import { namespaced, PublicNamespace, TenantNamespace } from './namespace.ts';
+import { type Seat, Turns } from './turns.ts';
 
 export class Tenants {
   readonly #engine: Engine;
   readonly #clock: Clock;
   #limits: TenantLimits;
   readonly #public: Engine;
+  readonly #turns: Turns;
+  /** Of whoever has no tenant: never waits, and may be held up. */
+  readonly #publicSeat: Seat;
   readonly #views = new Map<string, { readonly engine: Engine; readonly meter: Meter }>();
 
   constructor(engine: Engine, clock: Clock, limits: TenantLimits = {}) {
     this.#engine = engine;
     this.#clock = clock;
     this.#limits = limits;
+    this.#turns = new Turns(clock);
+    this.#publicSeat = this.#turns.seat();
     this.#public = namespaced(engine, new PublicNamespace());
   }
 
   async close(): Promise<void> {
+    this.#turns.close();
     for (const { meter } of this.#views.values()) await meter.close();
   }
 
@@ -40,12 +47,17 @@ export class Tenants {
   }
 
   view(tenant: string | undefined): Engine {
-    if (tenant === undefined) return this.#public;
+    if (tenant === undefined) {
+      if (this.#views.size > 0) this.#turns.seen(this.#publicSeat);
+      return this.#public;
+    }
     const known = this.#views.get(tenant);
     if (known) return known.engine;
     const keys = tenantPrefix(tenant, 'k');
-    const meter = new Meter(this.#engine, keys, this.#clock, this.#limits);
-    const view = tenantView(this.#engine, tenant, meter, () => this.#limits);
+    const [engine, seat] = [this.#engine, this.#turns.seat()];
+    const meter = new Meter({ engine, keys, clock: this.#clock, seat }, this.#limits);
+    const parts = { engine, tenant, meter, seen: () => this.#turns.seen(seat) };
+    const view = tenantView(parts, () => this.#limits);
     this.#views.set(tenant, { engine: view, meter });
     return view;
   }
@@ -55,30 +67,34 @@ function tenantPrefix(tenant: string, section: 'k' | 'l'): Bytes {
   return concatBytes(Uint8Array.of(0), utf8(`t/${encodeURIComponent(tenant)}/${section}/`));
 }
 
-function tenantView(
-  engine: Engine,
-  tenant: string,
-  meter: Meter,
-  limits: () => TenantLimits,
-): Engine {
+interface Parts {
+  readonly engine: Engine;
+  readonly tenant: string;
+  readonly meter: Meter;
+  /** Says that this tenant is there. */
+  readonly seen: () => void;
+}
+
+function tenantView({ engine, tenant, meter, seen }: Parts, limits: () => TenantLimits): Engine {
   const own = namespaced(engine, new TenantNamespace(tenantPrefix(tenant, 'k')));
   const leases = new LeaseBook(engine, tenantPrefix(tenant, 'l'));
   const { operator: _operator, ...view } = own;
   return {
     ...view,
-    range: (request, call) => meter.read(() => own.range(request, call)),
+    range: (request, call) => meter.range(() => own.range(request, call), call?.signal),
     txn: async (request, call) => {
       for (const lease of leasesOf(request)) await leases.require(lease, call);
-      return meter.write(request, () => own.txn(request, call));
+      return meter.txn(request, () => own.txn(request, call), call?.signal);
     },
     watch: (request, call) => meter.watch(() => own.watch(request, call)),
     grantLease: async (request, call) => {
       await leases.requireRoom(limits().leases, call);
-      const grant = await own.grantLease(request, call);
+      const grant = await meter.grant(() => own.grantLease(request, call));
       await leases.enter(grant.id, call);
       return grant;
     },
     keepAlive: async (id, call) => {
+      seen();
       await leases.require(id, call);
       return own.keepAlive(id, call);
     },
