@@ -103,7 +103,7 @@ async function isTreeHeld(directory: string): Promise<boolean> {
   try {
     await claimElsewhere(directory, { sequence: -1, ownerEpoch: -1 }, nobody);
   } catch (error) {
-    return HoldfastError.is(error, 'unavailable');
+    return HoldfastError.is(error, 'unavailable') && error.cause === undefined;
   }
   throw new Error('a claim on nothing stands');
 }

@@ -29,7 +29,7 @@ const LOCK_MS_MAX = 1_000;
 
 /**
  * Makes `owner` the owner after `seen`. Throws `store-in-use` when somebody was faster, and
- * `unavailable` when the lock did not come free in time. A claim counts only if it was answered:
+ * `unavailable` when the lock did not come free in time, or (with a cause) no process could ask. A claim counts only if it was answered:
  * then it is on the disk, and every look of the former owner finds it.
  */
 export async function claimElsewhere(
@@ -43,28 +43,35 @@ export async function claimElsewhere(
   if (answer === 'taken') {
     throw new HoldfastError('store-in-use', 'another process claimed the store just now');
   }
-  throw new HoldfastError(
-    'unavailable',
-    `the owner of ${path} stands still in the middle of a write of the tree: nobody can take over ` +
-      'before it goes on or ends',
-    { cause: answer },
-  );
+  if (answer === 'held') {
+    throw new HoldfastError(
+      'unavailable',
+      `the owner of ${path} stands still in the middle of a write of the tree: nobody can take ` +
+        'over before it goes on or ends',
+    );
+  }
+  const message = `no process could claim ${path} from an owner that stands still: ${answer.message}`;
+  throw new HoldfastError('unavailable', message, { cause: answer });
 }
 
-/** The answer, or why there was none. */
-function run(task: ClaimTask): Promise<ClaimAnswer | Error> {
+/** The answer; or that the lock did not come free; or why nothing is known. */
+function run(task: ClaimTask): Promise<'claimed' | 'taken' | 'held' | Error> {
   const options = { timeout: START_MS_MAX, killSignal: 'SIGKILL' } as const;
   const command = [...program(), JSON.stringify(task)];
   return new Promise((resolve) => {
+    let held = false;
     let cancel = (): void => {};
     const child = execFile(process.execPath, command, options, (error, said) => {
       cancel();
       const [, answer] = said.split(' ');
       if (answer === 'claimed' || answer === 'taken') resolve(answer);
-      else resolve(error ?? new Error(`the claim was answered by ${JSON.stringify(said)}`));
+      else if (held) resolve('held');
+      else resolve(error ?? new Error(`it answered ${JSON.stringify(said)}`));
     });
     child.stdout?.once('data', () => {
-      cancel = systemClock.wakeAt(systemClock.now() + LOCK_MS_MAX, () => child.kill('SIGKILL'));
+      cancel = systemClock.wakeAt(systemClock.now() + LOCK_MS_MAX, () => {
+        held = child.kill('SIGKILL');
+      });
     });
   });
 }

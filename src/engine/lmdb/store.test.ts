@@ -212,8 +212,8 @@ describe('a commit that cannot be', () => {
     await expect(store.commit((table) => table.put(utf8('a'), utf8('2')))).rejects.toMatchObject({
       code: 'storage-failed',
     });
-    // What it still has in memory may be old news by now.
-    expect(() => store.committed.get(utf8('a'))).toThrow('taken this store over');
+    // Nor does it read on: what it would find may be the other's.
+    expect(() => store.committed.get(utf8('a'))).toThrow('fenced out');
   });
 
   it('refuses works after a close and reads inside a work', async () => {

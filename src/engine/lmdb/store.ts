@@ -355,20 +355,11 @@ export class LmdbStore implements Store {
       if (next < queue.length) this.#queue = queue.slice(next).concat(this.#queue);
     } catch (error) {
       this.#queue = queue.slice(next);
-      this.#finish(this.#replaced() ?? faultOf(error), this.#works.splice(0));
+      // Works that met another owner's changes have found no damage.
+      this.#finish(this.#tree.replaced ?? faultOf(error), this.#works.splice(0));
     } finally {
       this.#evaluating = false;
       this.#pace.end();
-    }
-  }
-
-  /** Works that met another owner's changes have found no damage. */
-  #replaced(): HoldfastError | undefined {
-    try {
-      this.#tree.ensureOwned();
-      return undefined;
-    } catch (error) {
-      return storageFailed(error);
     }
   }
 

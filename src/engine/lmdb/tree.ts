@@ -94,6 +94,16 @@ export class Tree {
     this.#ours = seal(HEAD_KEY, encodeHead(now));
   }
 
+  /** Why this process owns the store no longer, if that is so. */
+  get replaced(): HoldfastError | undefined {
+    try {
+      this.ensureOwned();
+      return undefined;
+    } catch (error) {
+      return storageFailed(error);
+    }
+  }
+
   /** Another thread has committed: what this one remembers of the tree is too old. */
   refresh(): void {
     this.ensureOwned();
