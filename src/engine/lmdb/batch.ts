@@ -3,6 +3,7 @@
  * of LMDB. It keeps the account of the head record: number of records, sum of checksums, and the
  * digest of everything written.
  */
+import { copyBytes } from '../../base/allocate.ts';
 import { type Bytes, compareBytes, getUint32, putUint32 } from '../../base/bytes.ts';
 import { crc32c } from '../../base/checksum.ts';
 import type { ScanOptions, Table } from '../../mvcc/table.ts';
@@ -119,9 +120,10 @@ export class Batch implements Table {
     const section = key[0]!;
     const bound = highest[section] ?? this.#bound(section);
     if (compareBytes(key, bound) <= 0) return false;
-    // The keys of a log are of one length: the bound is written over, not made anew for each.
+    // The keys of a log are of one length: the bound is written over, not made anew for each. So it
+    // must be a copy, which `slice` of a Buffer is not.
     if (bound.length === key.length) bound.set(key);
-    else highest[section] = key.slice();
+    else highest[section] = copyBytes(key);
     return true;
   }
 
@@ -129,7 +131,7 @@ export class Batch implements Table {
     let bound: Bytes = Uint8Array.of(section);
     const end = section === 255 ? undefined : Uint8Array.of(section + 1);
     const visit = (key: Bytes): boolean => {
-      bound = key.slice();
+      bound = copyBytes(key);
       return false;
     };
     scanRecords(this.#native, Uint8Array.of(section), end, visit, { reverse: true });
