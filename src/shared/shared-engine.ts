@@ -48,6 +48,14 @@ const STANDSTILL_MS = 1_000;
 /** Less is what a busy machine takes to give a process its turn. */
 const STANDSTILL_MS_MIN = 100;
 
+type Effect = 'read' | 'write';
+type Run<T> = (engine: Engine) => Promise<T>;
+
+interface Failed {
+  readonly member: Membership;
+  readonly error: unknown;
+}
+
 export class SharedEngine implements Engine {
   readonly capabilities: Capabilities;
   readonly #path: string;
@@ -202,24 +210,46 @@ export class SharedEngine implements Engine {
     return this.close();
   }
 
-  async #call<T>(
-    effect: 'read' | 'write',
+  /** Not `async`: on the way of every request each promise counts. */
+  #call<T>(effect: Effect, signal: AbortSignal | undefined, run: Run<T>): Promise<T> {
+    const member = this.#standing;
+    if (!member || this.#closing || signal?.aborted) return this.#carryOut(effect, signal, run);
+    return run(member.engine).catch((error) =>
+      this.#carryOut(effect, signal, run, { member, error }),
+    );
+  }
+
+  /** Tries on one owner after the other, for as long as a directory may take to change hands. */
+  async #carryOut<T>(
+    effect: Effect,
     signal: AbortSignal | undefined,
-    run: (engine: Engine) => Promise<T>,
+    run: Run<T>,
+    former?: Failed,
   ): Promise<T> {
     const giveUpAt = until(this.#options);
-    for (;;) {
+    for (let failed = former; ; ) {
+      if (failed) this.#leave(failed, effect, signal, giveUpAt);
       const member = await this.#member(signal);
       try {
         return await run(member.engine);
       } catch (error) {
-        const failure = HoldfastError.from(error);
-        if (this.#closing || signal?.aborted || !isGone(failure)) throw failure;
-        this.#replace(member);
-        const again = effect === 'read' || failure.outcome === 'rejected';
-        if (!again || systemClock.now() >= giveUpAt) throw lostOn(failure);
+        failed = { member, error };
       }
     }
+  }
+
+  /** Throws what is no reason to try again. */
+  #leave(
+    { member, error }: Failed,
+    effect: Effect,
+    signal: AbortSignal | undefined,
+    giveUpAt: number,
+  ): void {
+    const failure = HoldfastError.from(error);
+    if (this.#closing || signal?.aborted || !isGone(failure)) throw failure;
+    this.#replace(member);
+    const again = effect === 'read' || failure.outcome === 'rejected';
+    if (!again || systemClock.now() >= giveUpAt) throw lostOn(failure);
   }
 
   async #member(signal: AbortSignal | undefined): Promise<Membership> {
