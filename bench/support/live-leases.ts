@@ -13,12 +13,18 @@ export interface LiveLeases {
   readonly unrenewedGone: boolean;
 }
 
+/** When a lease is to be renewed again. */
+interface Due {
+  readonly index: number;
+  readonly atMs: number;
+}
+
 const CONNECTIONS = 10;
 const GRANTS_AT_ONCE = 256;
 const TTL_SECONDS = 10;
 /** A lease is renewed each time a third of its TTL is over, as clients do. */
 const ROUND_MS = 3_333;
-const STEP_MS = 33;
+const STEP_MS = 10;
 /** Renewed later than this after the last answer, an expiry is the client's fault. */
 const LATE_MS = 9_000;
 
@@ -43,26 +49,37 @@ export async function liveLeases(
     }),
   );
   const ids: bigint[] = [];
-  const renew = (index: number): void => {
+  /** False: the lease is gone, or this renewal would prove nothing. */
+  const renew = (index: number): boolean => {
     const ID = ids[index]!;
     const last = answeredAt.get(ID);
-    if (last === undefined) return;
+    if (last === undefined) return false;
     if (systemClock.now() - last > LATE_MS) {
       sentLate++;
       answeredAt.delete(ID);
-      return;
+      return false;
     }
     streams[index % CONNECTIONS]!.send({ ID });
+    return true;
   };
   const grantOne = async (client: GrpcClient): Promise<bigint> =>
     (await client.unary(LeaseService.LeaseGrant, { TTL: TTL_SECONDS })).ID;
   const abandoned = await grantOne(clients[0]!);
 
-  // Renewing begins with the first grant: granting all may take longer than a TTL.
-  let cursor = 0;
+  // All wait equally long for their next renewal, so who was renewed first is due first. Renewing
+  // begins with the first grant: granting all may take longer than a TTL.
+  let waiting: Due[] = [];
+  let next = 0;
   const step = setInterval(() => {
-    const due = Math.ceil((ids.length * STEP_MS) / ROUND_MS);
-    for (let i = 0; i < due; i++) renew(cursor++ % ids.length);
+    const now = systemClock.now();
+    for (; next < waiting.length && waiting[next]!.atMs <= now; next++) {
+      const { index } = waiting[next]!;
+      if (renew(index)) waiting.push({ index, atMs: now + ROUND_MS });
+    }
+    if (next > count) {
+      waiting = waiting.slice(next);
+      next = 0;
+    }
   }, STEP_MS);
   try {
     while (ids.length < count) {
@@ -70,8 +87,11 @@ export async function liveLeases(
       const granted = await Promise.all(
         Array.from({ length: wanted }, (_, i) => grantOne(clients[i % CONNECTIONS]!)),
       );
-      for (const id of granted) answeredAt.set(id, systemClock.now());
-      ids.push(...granted);
+      const now = systemClock.now();
+      for (const id of granted) {
+        answeredAt.set(id, now);
+        waiting.push({ index: ids.push(id) - 1, atMs: now + ROUND_MS });
+      }
     }
     await new Promise((resolve) => setTimeout(resolve, seconds * 1_000));
   } finally {
