@@ -10,6 +10,7 @@ import type { Bytes } from '../../base/bytes.ts';
 import { type Cursor, type Order, SortedBlocks } from '../../base/sorted-blocks.ts';
 import type { ChangeMemory } from './change-memory.ts';
 import type { HashSecret, Probe } from './key-hash.ts';
+import { KeyHeads } from './key-heads.ts';
 
 /** No address: this layer says nothing of the key. */
 const NONE = 0xffffffff;
@@ -189,31 +190,35 @@ export class Section {
   }
 }
 
+interface Former {
+  readonly slots: Int32Array;
+  readonly hashes: Int32Array;
+  readonly count: number;
+  readonly order: SortedBlocks<number, Bytes>;
+  readonly heads: KeyHeads;
+}
+
 /** Entries in no order of their own: a table to find them by their keys, and their order. */
 class HashedEntries {
   readonly #memory: ChangeMemory;
+  readonly #keyOf: (entry: number) => number;
   readonly #order: SortedBlocks<number, Bytes>;
+  readonly #heads: KeyHeads;
   /** By place: one more than the entry that stands there. */
   #slots: Int32Array;
   /** By place: the hash of the entry that stands there. */
   #hashes: Int32Array;
   #count: number;
 
-  constructor(
-    memory: ChangeMemory,
-    keyOf: (entry: number) => number,
-    former?: {
-      slots: Int32Array;
-      hashes: Int32Array;
-      count: number;
-      order: SortedBlocks<number, Bytes>;
-    },
-  ) {
+  constructor(memory: ChangeMemory, keyOf: (entry: number) => number, former?: Former) {
     this.#memory = memory;
+    this.#keyOf = keyOf;
+    const heads = former ? former.heads.copy() : new KeyHeads();
     const order: Order<number, Bytes> = {
-      compare: (a, b) => memory.compareKeys(keyOf(a), keyOf(b)),
-      against: (entry, key) => memory.compareKey(keyOf(entry), key),
+      compare: (a, b) => heads.compare(a, b) || memory.compareKeys(keyOf(a), keyOf(b)),
+      against: (entry, key) => heads.against(entry, key) || memory.compareKey(keyOf(entry), key),
     };
+    this.#heads = heads;
     this.#order = former ? former.order.copy(order) : new SortedBlocks(order);
     this.#slots = former ? former.slots.slice() : new Int32Array(ENTRIES_FIRST * 4);
     this.#hashes = former ? former.hashes.slice() : new Int32Array(ENTRIES_FIRST * 4);
@@ -238,6 +243,7 @@ class HashedEntries {
     if (this.#count * 2 >= this.#slots.length) this.#grow();
     this.#count++;
     place(this.#slots, this.#hashes, entry + 1, hash | 0);
+    this.#heads.add(entry, (other) => this.#memory.key(this.#keyOf(other)));
     this.#order.add(entry);
   }
 
@@ -251,6 +257,7 @@ class HashedEntries {
       hashes: this.#hashes,
       count: this.#count,
       order: this.#order,
+      heads: this.#heads,
     });
   }
 

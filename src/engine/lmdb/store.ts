@@ -34,7 +34,7 @@ import { WorkTable } from './work-table.ts';
  * What waits in memory for the tree before it is folded: much at once, because a page that is
  * written costs the same for one change as for ten.
  */
-const FOLD_BYTES = 2 ** 25;
+const FOLD_BYTES = 2 ** 26;
 /** And before writers have to wait, too. */
 const WAITING_BYTES_MAX = 2 ** 27;
 /** A batch that has grown to this takes no more works. */
