@@ -195,7 +195,10 @@ async function started<T>(
   const child = fork(new URL(`./tenants/${name}.ts`, import.meta.url).pathname, args, {
     execArgv: ['--conditions=holdfast/source', '--import', 'tsx'],
   });
-  context.cleanup(() => child.kill('SIGKILL'));
+  child.once('exit', (code, signal) => {
+    if (child.connected || code !== 0) context.log(`the ${name} ended: ${signal ?? code}`);
+  });
+  context.cleanup(() => child.removeAllListeners('exit').kill('SIGKILL'));
   return [child, await heard<T>(child)];
 }
 
