@@ -165,7 +165,7 @@ async function measure(
   for (const each of [flood, server]) each.disconnect();
   const found = fewest(halves, beside);
   if (found < samples) {
-    context.log(`${name}: ${found} samples where ${samples} were wanted: the machine is busy`);
+    context.log(`${name}: ${found} samples in the time there was, where ${samples} were wanted`);
   }
   context.log(
     `${name}: ${tally.accepted} requests of the flood answered, ${tally.refused} refused`,
