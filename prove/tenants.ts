@@ -165,7 +165,7 @@ async function measure(
   for (const each of [flood, server]) each.disconnect();
   const found = fewest(halves, beside);
   if (found < samples) {
-    context.log(`${name}: ${found} samples where ${samples} were wanted: the machine is busy`);
+    context.log(`${name}: ${found} samples in the time there was, where ${samples} were wanted`);
   }
   context.log(
     `${name}: ${tally.accepted} requests of the flood answered, ${tally.refused} refused`,
@@ -195,7 +195,10 @@ async function started<T>(
   const child = fork(new URL(`./tenants/${name}.ts`, import.meta.url).pathname, args, {
     execArgv: ['--conditions=holdfast/source', '--import', 'tsx'],
   });
-  context.cleanup(() => child.kill('SIGKILL'));
+  child.once('exit', (code, signal) => {
+    if (child.connected || code !== 0) context.log(`the ${name} ended: ${signal ?? code}`);
+  });
+  context.cleanup(() => child.removeAllListeners('exit').kill('SIGKILL'));
   return [child, await heard<T>(child)];
 }
 
