@@ -57,7 +57,7 @@ async function run(context: Context): Promise<Report> {
     control[`${target.name}: found after inputs`] = planted.finding ? planted.inputs : 'NOT FOUND';
     if (planted.finding) context.log(`planted in ${target.name}: ${planted.finding.what}`);
   }
-  return { ok: ok && broke && wanted.length > 0, figures, control: { broke, ...control } };
+  return { ok: ok && broke, figures, control: { broke, ...control } };
 }
 
 export const experiment: Experiment = {

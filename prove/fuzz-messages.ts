@@ -43,7 +43,7 @@ async function run(context: Context): Promise<Report> {
     if (planted.finding)
       context.log(`planted in ${target.name}: ${planted.finding.what.slice(0, 200)}`);
   }
-  return { ok: ok && broke && wanted.length > 0, figures, control: { broke, ...control } };
+  return { ok: ok && broke, figures, control: { broke, ...control } };
 }
 
 export const experiment: Experiment = {

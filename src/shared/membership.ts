@@ -20,7 +20,7 @@ import { HoldfastError } from '../model/errors.ts';
 import type { RangeRequest } from '../model/transaction.ts';
 import { serve } from '../server/serve.ts';
 import { ownedEngine } from './owned.ts';
-import { patience, vigil } from './vigil.ts';
+import { patience, watchForSigns } from './signs-of-life.ts';
 
 /** Why a membership is of no use any more. */
 export interface Loss {
@@ -121,7 +121,7 @@ async function serveOthers(store: LmdbEngine, standstillMs: number): Promise<Mem
   const lost = deferred<Loss>();
   // Who asks the store for nothing must hear all the same that another has it; and nothing else: a
   // store that has found damage stays, and says so.
-  const stop = vigil({
+  const stop = watchForSigns({
     clock: systemClock,
     patienceMs: standstillMs,
     ask: async () => store.look(),
@@ -185,7 +185,7 @@ interface Guest {
 }
 
 function guest({ engine, owner, lost, release }: Guest, { standstillMs }: JoinOptions): Membership {
-  const stop = vigil({
+  const stop = watchForSigns({
     clock: systemClock,
     patienceMs: standstillMs,
     ask: () => engine.range(SIGN_OF_LIFE),

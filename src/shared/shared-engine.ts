@@ -2,9 +2,9 @@
  * `lmdb:` for several processes of one machine, without a server to run.
  *
  * The first process owns the directory, the others are served by it without being told; when it
- * ends or stands still, one of them takes over and the rest follow. Callers see at most a short wait: what was
- * surely not carried out, and every read, is tried again on the next owner; a write whose answer
- * was lost is reported as unknown, as on any engine. Watches go on where they were.
+ * ends or stands still, one of them takes over and the rest follow. Callers see at most a short
+ * wait: what was surely not carried out, and every read, is tried again on the next owner; a write
+ * whose answer was lost is reported as unknown, as on any engine. Watches go on where they were.
  */
 import { abortable } from '../base/abort.ts';
 import { systemClock } from '../base/system.ts';

@@ -7,7 +7,14 @@ import { copyBytes } from '../../base/allocate.ts';
 import { type Bytes, compareBytes, getUint32, putUint32 } from '../../base/bytes.ts';
 import { crc32c } from '../../base/checksum.ts';
 import type { ScanOptions, Table } from '../../mvcc/table.ts';
-import { CHECKSUM_BYTES, corruptRecord, recordChecksum, SUM_MODULUS } from './format.ts';
+import {
+  CHECKSUM_BYTES,
+  corruptRecord,
+  ensureTableKey,
+  isOwnKey,
+  recordChecksum,
+  SUM_MODULUS,
+} from './format.ts';
 import { makeScratch, type Native, type Scratch } from './native.ts';
 import { readRecord, scanRecords } from './reader.ts';
 
@@ -61,7 +68,7 @@ export class Batch implements Table {
   }
 
   get(key: Bytes): Bytes | undefined {
-    return key.length === 0 || key[0] === 0 ? undefined : readRecord(this.#native, key);
+    return isOwnKey(key) ? undefined : readRecord(this.#native, key);
   }
 
   scan(
@@ -167,8 +174,4 @@ export class Batch implements Table {
 function checksumOf(key: Bytes, stored: Bytes, length: number): number {
   if (length < CHECKSUM_BYTES) throw corruptRecord(key);
   return getUint32(stored, length - CHECKSUM_BYTES);
-}
-
-function ensureTableKey(key: Bytes): void {
-  if (key.length === 0 || key[0] === 0) throw new Error('this key belongs to the engine');
 }

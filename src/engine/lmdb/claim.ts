@@ -29,8 +29,9 @@ const LOCK_MS_MAX = 1_000;
 
 /**
  * Makes `owner` the owner after `seen`. Throws `store-in-use` when somebody was faster, and
- * `unavailable` when the lock did not come free in time, or (with a cause) no process could ask. A claim counts only if it was answered:
- * then it is on the disk, and every look of the former owner finds it.
+ * `unavailable` when the lock did not come free in time, or (with a cause) no process could ask. A
+ * claim counts only if it was answered: then it is on the disk, and every look of the former owner
+ * finds it.
  */
 export async function claimElsewhere(
   path: string,

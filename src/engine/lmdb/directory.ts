@@ -3,7 +3,8 @@
  *
  *   data.mdb, lock.mdb   LMDB's
  *   era                  the highest era this directory has seen; survives a restore over it
- *   owner-….sock         sign of life of the owner, see owner.ts; shared-….sock where it serves others
+ *   owner-….sock         sign of life of the owner, see owner.ts
+ *   shared-….sock        the same of one that serves others
  */
 import {
   chmodSync,

@@ -176,6 +176,15 @@ export function digestOf(writes: Bytes, hash: (bytes: Bytes) => Bytes): Bytes {
 
 export const EMPTY_CHAIN: Bytes = new Uint8Array(CHAIN_BYTES);
 
+/** What an engine keeps for itself stands before everything else; the rules never see it. */
+export function isOwnKey(key: Bytes): boolean {
+  return key.length === 0 || key[0] === 0;
+}
+
+export function ensureTableKey(key: Bytes): void {
+  if (isOwnKey(key)) throw new Error('this key belongs to the engine');
+}
+
 /** `shared-` where the owner serves others and may be replaced when it stands still. */
 export const SOCKET_NAME: RegExp = /^(?:owner|shared)-[0-9a-f]+\.sock$/;
 

@@ -9,32 +9,35 @@ const HEAD_BYTES = 6;
 const FIRST = 64;
 
 export class KeyHeads {
+  readonly #keyOf: (entry: number) => Bytes;
   #heads: Float64Array;
-  #count: number;
   /** What all keys begin with. */
   #common: Bytes | undefined;
 
-  constructor(heads: Float64Array = new Float64Array(FIRST), count = 0, common?: Bytes) {
+  constructor(
+    keyOf: (entry: number) => Bytes,
+    heads: Float64Array = new Float64Array(FIRST),
+    common?: Bytes,
+  ) {
+    this.#keyOf = keyOf;
     this.#heads = heads;
-    this.#count = count;
     this.#common = common;
   }
 
-  /** Entries come in order, from any first one on; `keyOf` tells the key of each. */
-  add(entry: number, keyOf: (entry: number) => Bytes): void {
-    const key = keyOf(entry);
+  /** Entries come in order, from any first one on. */
+  add(entry: number): void {
+    const key = this.#keyOf(entry);
     if (entry >= this.#heads.length) this.#grow(entry);
-    this.#count = entry + 1;
     const begin = this.#common ? sharedLength(this.#common, key) : key.length;
-    if (this.#common && begin === this.#common.length) {
+    if (begin === this.#common?.length) {
       this.#heads[entry] = headOf(key, begin);
       return;
     }
     // The new key shares less: what tells the others apart begins earlier. That happens as often as
     // a key has bytes, at most.
     this.#common = new Uint8Array(key.subarray(0, begin));
-    for (let other = 0; other < this.#count; other++) {
-      this.#heads[other] = headOf(keyOf(other), begin);
+    for (let other = 0; other <= entry; other++) {
+      this.#heads[other] = headOf(this.#keyOf(other), begin);
     }
   }
 
@@ -49,8 +52,8 @@ export class KeyHeads {
     return this.#heads[entry]! - headOf(key, common.length);
   }
 
-  copy(): KeyHeads {
-    return new KeyHeads(this.#heads.slice(), this.#count, this.#common);
+  copy(keyOf: (entry: number) => Bytes): KeyHeads {
+    return new KeyHeads(keyOf, this.#heads.slice(), this.#common);
   }
 
   #grow(entry: number): void {
@@ -60,7 +63,7 @@ export class KeyHeads {
   }
 }
 
-/** A key that ends counts as if zeros followed: two that differ only in such are no further apart. */
+/** A key that ends counts as if zeros followed; two that differ only in such have the same. */
 function headOf(key: Bytes, begin: number): number {
   let head = 0;
   for (let at = begin; at < begin + HEAD_BYTES; at++) head = head * 256 + (key[at] ?? 0);

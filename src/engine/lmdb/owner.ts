@@ -1,9 +1,10 @@
 /**
  * One process owns a directory. The owner listens on a Unix socket in it for as long as it lives;
  * the kernel closes it whatever ends the process, so a dead owner is known without a timeout. One
- * that stands still is alive: only its guests can tell, who get no answer (`shared/`). The name of the socket stands in the store itself, written by
- * the same commit that claims it (`Tree.claim`), so there is no moment in which a living owner
- * cannot be found. A socket in the file system is seen from every network namespace.
+ * that stands still is alive: only its guests can tell, who get no answer (`shared/`). The name of
+ * the socket stands in the store itself, written by the same commit that claims it (`Tree.claim`),
+ * so there is no moment in which a living owner cannot be found. A socket in the file system is seen
+ * from every network namespace.
  */
 import { randomBytes } from 'node:crypto';
 import { closeSync, openSync, readdirSync, rmSync } from 'node:fs';

@@ -4,7 +4,14 @@
  */
 import { type Bytes, compareBytes, getUint32 } from '../../base/bytes.ts';
 import type { ScanOptions, TableReader } from '../../mvcc/table.ts';
-import { CHECKSUM_BYTES, corruptRecord, recordChecksum, TABLE_START, unseal } from './format.ts';
+import {
+  CHECKSUM_BYTES,
+  corruptRecord,
+  isOwnKey,
+  recordChecksum,
+  TABLE_START,
+  unseal,
+} from './format.ts';
 import type { Native, RangeOptions, ReadTransaction } from './native.ts';
 
 export class NativeReader implements TableReader {
@@ -59,7 +66,7 @@ export function scanRecords(
   options: ScanOptions | undefined,
   transaction?: ReadTransaction,
 ): void {
-  const start = from.length === 0 || from[0] === 0 ? TABLE_START : from;
+  const start = isOwnKey(from) ? TABLE_START : from;
   if (end && compareBytes(end, start) <= 0) return;
   const range = options?.reverse ? backwards(start, end) : forwards(start, end);
   if (transaction) range.transaction = transaction;

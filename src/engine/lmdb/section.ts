@@ -201,7 +201,6 @@ interface Former {
 /** Entries in no order of their own: a table to find them by their keys, and their order. */
 class HashedEntries {
   readonly #memory: ChangeMemory;
-  readonly #keyOf: (entry: number) => number;
   readonly #order: SortedBlocks<number, Bytes>;
   readonly #heads: KeyHeads;
   /** By place: one more than the entry that stands there. */
@@ -212,8 +211,8 @@ class HashedEntries {
 
   constructor(memory: ChangeMemory, keyOf: (entry: number) => number, former?: Former) {
     this.#memory = memory;
-    this.#keyOf = keyOf;
-    const heads = former ? former.heads.copy() : new KeyHeads();
+    const key = (entry: number): Bytes => memory.key(keyOf(entry));
+    const heads = former ? former.heads.copy(key) : new KeyHeads(key);
     const order: Order<number, Bytes> = {
       compare: (a, b) => heads.compare(a, b) || memory.compareKeys(keyOf(a), keyOf(b)),
       against: (entry, key) => heads.against(entry, key) || memory.compareKey(keyOf(entry), key),
@@ -243,7 +242,7 @@ class HashedEntries {
     if (this.#count * 2 >= this.#slots.length) this.#grow();
     this.#count++;
     place(this.#slots, this.#hashes, entry + 1, hash | 0);
-    this.#heads.add(entry, (other) => this.#memory.key(this.#keyOf(other)));
+    this.#heads.add(entry);
     this.#order.add(entry);
   }
 

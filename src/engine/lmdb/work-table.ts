@@ -1,6 +1,7 @@
 /** The table that works read and write: all layers with the open batch, which takes the changes. */
 import type { Bytes } from '../../base/bytes.ts';
 import type { ScanOptions, Table, TableReader } from '../../mvcc/table.ts';
+import { ensureTableKey, isOwnKey } from './format.ts';
 import type { Probe } from './key-hash.ts';
 import type { Layer } from './layer.ts';
 
@@ -23,7 +24,7 @@ export class WorkTable implements Table {
 
   get(key: Bytes): Bytes | undefined {
     // What the engine keeps for itself is not in the rules' table.
-    return isOwn(key) ? undefined : this.#options.reader.get(key);
+    return isOwnKey(key) ? undefined : this.#options.reader.get(key);
   }
 
   scan(
@@ -51,11 +52,7 @@ export class WorkTable implements Table {
   #set(key: Bytes, value: Bytes | undefined): void {
     const { check, layer, probe } = this.#options;
     check();
-    if (isOwn(key)) throw new Error('this key belongs to the engine');
+    ensureTableKey(key);
     layer().set(probe.of(key), value);
   }
-}
-
-function isOwn(key: Bytes): boolean {
-  return key.length === 0 || key[0] === 0;
 }

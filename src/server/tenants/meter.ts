@@ -71,8 +71,7 @@ export class Meter {
     };
     const result = await this.#inTurn(REQUEST_MS + guessMs, paced, signal);
     this.#rangeMs = costOfFound(result);
-    this.#seat.held(this.#rangeMs);
-    this.#seat.charge(this.#rangeMs - guessMs);
+    this.#found(this.#rangeMs, guessMs);
     return result;
   }
 
@@ -83,9 +82,7 @@ export class Meter {
   ): Promise<TxnResult> {
     const reckonedMs = costOfTxn(request, this.#watches);
     const result = await this.#inTurn(reckonedMs, () => this.#write(request, work), signal);
-    const foundMs = costOfResults(result.results, this.#watches);
-    this.#seat.charge(foundMs);
-    this.#seat.held(foundMs);
+    this.#found(costOfResults(result.results, this.#watches), 0);
     return result;
   }
 
@@ -117,6 +114,12 @@ export class Meter {
 
   close(): Promise<void> {
     return this.#usage.close();
+  }
+
+  /** Whether it held up the others is judged by what the tenant owed before. */
+  #found(ms: number, guessedMs: number): void {
+    this.#seat.held(ms);
+    this.#seat.charge(ms - guessedMs);
   }
 
   /** Refusals take their turn too: who asks for too much and is refused at once asks again at once. */

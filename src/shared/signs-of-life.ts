@@ -8,12 +8,12 @@
 import type { Clock } from '../base/clock.ts';
 import { sleep } from '../base/clock.ts';
 
-export interface VigilOptions {
+export interface SignsOptions {
   readonly clock: Clock;
   /** Silence of so long is no pause any more. */
   readonly patienceMs: number;
   ask(): Promise<unknown>;
-  /** Called once, when a question was refused (`answered`) or patience ended; the vigil is over. */
+  /** Called once, when a question was refused or patience ended; nobody is asked any more. */
   failed(end: 'refused' | 'silent'): void;
 }
 
@@ -21,7 +21,7 @@ export interface VigilOptions {
 const PARTS = 4;
 
 /** Watches until it is stopped, by the function it returns. */
-export function vigil({ clock, patienceMs, ask, failed }: VigilOptions): () => void {
+export function watchForSigns({ clock, patienceMs, ask, failed }: SignsOptions): () => void {
   let silentParts = 0;
   let asking = false;
   let cancel = (): void => {};

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { ManualClock } from '../base/clock.ts';
-import { vigil } from './vigil.ts';
+import { watchForSigns } from './signs-of-life.ts';
 
 const PATIENCE_MS = 1_000;
 const settled = async (): Promise<void> => {
@@ -15,7 +15,7 @@ function watched(ask: () => Promise<unknown>): {
   const clock = new ManualClock();
   const ends: string[] = [];
   const failed = (how: string): void => void ends.push(how);
-  const stop = vigil({ clock, patienceMs: PATIENCE_MS, ask, failed });
+  const stop = watchForSigns({ clock, patienceMs: PATIENCE_MS, ask, failed });
   return { clock, ends, stop };
 }
 
@@ -26,7 +26,7 @@ async function pass(clock: ManualClock, ms: number): Promise<void> {
   }
 }
 
-describe('a vigil', () => {
+describe('watching for signs of life', () => {
   test('goes on as long as there are answers', async () => {
     const { clock, ends, stop } = watched(() => Promise.resolve());
     await pass(clock, 20 * PATIENCE_MS);
