@@ -3,27 +3,31 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { HoldfastError } from '../../model/errors.ts';
 import { isNoSpace } from './failures.ts';
 import { fold } from './fold.ts';
-import type { FolderAnswer, FolderTask } from './folder.ts';
+import { BUSY, type FolderAnswer, type FolderTask, WRITING } from './folder.ts';
 import type { JournalMark } from './format.ts';
 import { openNative } from './native.ts';
 import { Tree } from './tree.ts';
 
 const { path, ownerEpoch, busy } = workerData as FolderTask;
 const state = new Int32Array(busy);
+const onWriting = (): void => {
+  Atomics.store(state, WRITING, 1);
+};
 const native = openNative(path);
 
 function answerTo(next: JournalMark): FolderAnswer {
   try {
     // Joined anew each time: after a failed commit nothing of the former one counts.
-    fold(Tree.join(native, ownerEpoch), path, next);
+    fold(Tree.join(native, ownerEpoch), path, next, onWriting);
     return { done: true };
   } catch (error) {
     const cause = replaced() ?? error;
     const { code, message, outcome } = HoldfastError.from(cause);
     return { failed: { code, message, outcome, noSpace: isNoSpace(cause) } };
   } finally {
-    Atomics.store(state, 0, 0);
-    Atomics.notify(state, 0);
+    Atomics.store(state, WRITING, 0);
+    Atomics.store(state, BUSY, 0);
+    Atomics.notify(state, BUSY);
   }
 }
 

@@ -13,11 +13,20 @@ const FIRST_KEY: Bytes = new Uint8Array(0);
 /**
  * Folds what the journal holds beyond the tree, up to the segment of `next`, and notes that it goes
  * on there. In one commit of the tree, so a crash leaves all of it in the journal or none.
+ * `onWriting` is called before the pages go to the disk.
  */
-export function fold(tree: Tree, directory: string, next: JournalMark): Recovered {
+export function fold(
+  tree: Tree,
+  directory: string,
+  next: JournalMark,
+  onWriting: () => void = () => {},
+): Recovered {
   const found = recover(directory, tree.head, next);
   const changes = collect(found.batches);
-  tree.fold((table) => apply(table, changes), next);
+  tree.fold((table) => {
+    apply(table, changes);
+    onWriting();
+  }, next);
   return found;
 }
 

@@ -15,16 +15,21 @@ import type { JournalMark } from './format.ts';
 export interface FolderTask {
   readonly path: string;
   readonly ownerEpoch: number;
-  /** One number: 1 from before a fold is asked for until the thread is done with it. */
+  /** Two numbers, as below. */
   readonly busy: SharedArrayBuffer;
 }
+
+/** 1 from before a fold is asked for until the thread is done with it. */
+export const BUSY = 0;
+/** 1 while pages of the tree go to the disk. */
+export const WRITING = 1;
 
 const folds = new Set<Int32Array>();
 /** More than any fold takes; a thread that has died in spite of all must not keep the process. */
 const LAST_FOLD_MS_MAX = 30_000;
 
 function awaitFolds(): void {
-  for (const busy of folds) Atomics.wait(busy, 0, 1, LAST_FOLD_MS_MAX);
+  for (const busy of folds) Atomics.wait(busy, BUSY, 1, LAST_FOLD_MS_MAX);
 }
 
 /** What the thread answers to each mark. */
@@ -44,7 +49,7 @@ export class Folder {
   #waiting: ((answer: FolderAnswer) => void) | undefined;
 
   constructor(task: Omit<FolderTask, 'busy'>) {
-    const busy = new SharedArrayBuffer(4);
+    const busy = new SharedArrayBuffer(8);
     this.#task = { ...task, busy };
     this.#busy = new Int32Array(busy);
   }
@@ -54,12 +59,17 @@ export class Folder {
     return this.#thread !== undefined;
   }
 
+  /** Pages of the tree are on their way to the disk: everything else that it does takes longer. */
+  get isWriting(): boolean {
+    return Atomics.load(this.#busy, WRITING) === 1;
+  }
+
   /** Folds up to the segment of `next`; one call at a time. */
   async fold(next: JournalMark): Promise<void> {
     const thread = this.#running();
     const answer = await new Promise<FolderAnswer>((resolve) => {
       this.#waiting = resolve;
-      Atomics.store(this.#busy, 0, 1);
+      Atomics.store(this.#busy, BUSY, 1);
       thread.ref();
       thread.postMessage(next);
     });

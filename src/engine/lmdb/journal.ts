@@ -8,6 +8,7 @@
 import {
   closeSync,
   fdatasync,
+  fdatasyncSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -95,10 +96,10 @@ export class Journal {
     return this.#stuck;
   }
 
-  /** Resolves when the batch is on the disk. */
-  async append(changes: Bytes): Promise<void> {
+  /** Resolves when the batch is on the disk; `here` keeps the thread until then. */
+  async append(changes: Bytes, here = false): Promise<void> {
     const { room } = this.#segment;
-    await this.#write(encodeBatch(this.#segment, room, this.#position, changes));
+    await this.#write(encodeBatch(this.#segment, room, this.#position, changes), here);
     if (this.#end > room / 2) void this.#prepareNext().catch(() => {});
   }
 
@@ -135,7 +136,7 @@ export class Journal {
     }
   }
 
-  async #write(written: Written): Promise<void> {
+  async #write(written: Written, here = false): Promise<void> {
     const { fd } = this.#segment;
     const done = writevSync(fd, written.buffers as NodeJS.ArrayBufferView[], this.#end);
     if (done !== written.bytes) {
@@ -143,12 +144,17 @@ export class Journal {
         code: 'ENOSPC',
       });
     }
-    await new Promise<void>((resolve, reject) => {
-      fdatasync(fd, (error) => (error ? reject(error) : resolve()));
-    });
+    if (here) fdatasyncSync(fd);
+    else await syncElsewhere(fd);
     this.#end += written.bytes;
     this.#position = written.after;
   }
+}
+
+function syncElsewhere(fd: number): Promise<void> {
+  return new Promise<void>((resolve, reject) => {
+    fdatasync(fd, (error) => (error ? reject(error) : resolve()));
+  });
 }
 
 async function prepare(options: JournalOptions, segment: number): Promise<Segment> {

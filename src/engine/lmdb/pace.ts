@@ -6,6 +6,13 @@ import type { Clock } from '../../base/clock.ts';
 
 /** How much a sync that took longer than the others counts. */
 const SYNC_WEIGHT = 1 / 32;
+/** Handing a sync to another thread and being woken by it costs about as much as such a sync. */
+const BRIEF_MS = 0.5;
+/** After one that took so long it is not the turn of this thread to wait for the next ones. */
+const LONG_MS = 4;
+const HANDED_OVER = 32;
+/** What a sync takes here must be seen first. */
+const FIRST_ELSEWHERE = 8;
 
 export class Pace {
   readonly #clock: Clock;
@@ -14,6 +21,8 @@ export class Pace {
   #fromMs = 0;
   #untilMs = 0;
   #tookMs = 0;
+  /** So many syncs are done elsewhere before one is waited for here. */
+  #elsewhere = FIRST_ELSEWHERE;
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -22,6 +31,11 @@ export class Pace {
   /** What a sync takes, by the short ones of late. */
   get syncMs(): number {
     return this.#syncMs;
+  }
+
+  /** Syncs are so short that waiting for one here is cheaper than having it done elsewhere. */
+  get isBrief(): boolean {
+    return this.#elsewhere === 0 && this.#syncMs < BRIEF_MS;
   }
 
   /** Until the write under way will be on the disk, if its sync is a short one. */
@@ -38,7 +52,10 @@ export class Pace {
     const from = this.#clock.now();
     await sync();
     const took = this.#clock.now() - from;
-    this.#syncMs = took < this.#syncMs ? took : this.#syncMs + (took - this.#syncMs) * SYNC_WEIGHT;
+    const weight = took < this.#syncMs || this.#syncMs === 0 ? 1 : SYNC_WEIGHT;
+    this.#syncMs += (took - this.#syncMs) * weight;
+    if (took > LONG_MS) this.#elsewhere = HANDED_OVER;
+    else if (this.#elsewhere > 0) this.#elsewhere--;
   }
 
   /** Works are evaluated from now on, for about so long. */

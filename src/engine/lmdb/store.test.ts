@@ -145,6 +145,20 @@ describe('a durable table', () => {
     expect(large.every((byte) => byte === 7)).toBe(true);
   });
 
+  it('gives way to everything else between its batches, however many follow', async () => {
+    const { store } = opened;
+    let turns = 0;
+    let going = true;
+    const count = (): void => {
+      turns++;
+      if (going) setImmediate(count);
+    };
+    setImmediate(count);
+    for (let i = 0; i < 100; i++) await store.commit((table) => table.put(utf8('a'), utf8(`${i}`)));
+    going = false;
+    expect(turns).toBeGreaterThan(90);
+  });
+
   it('keeps a snapshot as it was while commits go on', async () => {
     const { store } = opened;
     await store.commit((table) => table.put(utf8('a'), utf8('1')));

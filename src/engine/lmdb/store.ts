@@ -39,6 +39,8 @@ const FOLD_BYTES = 2 ** 26;
 const WAITING_BYTES_MAX = 2 ** 27;
 /** A batch that has grown to this takes no more works. */
 const BATCH_BYTES = 2 ** 24;
+/** What a batch is evaluated for at most where its sync is waited for: the loop has other work. */
+const TURN_MS = 4;
 
 interface Work {
   run(table: Table): void;
@@ -322,20 +324,26 @@ export class LmdbStore implements Store {
     await Promise.resolve();
     let durable: Batch | undefined;
     while (durable || this.#queue.length > 0 || this.#works.length > 0) {
-      if (durable && durable.tookMs * 2 < this.#pace.syncMs) {
+      const here = this.#syncsHere;
+      if (durable && (here || durable.tookMs * 2 < this.#pace.syncMs)) {
         this.#publish(durable);
         durable = undefined;
-        if (this.#queue.length > 0 || this.#works.length > 0) await endOfTurn();
+        if (here || this.#queue.length > 0 || this.#works.length > 0) await endOfTurn();
       }
       // What has run already must not wait for what has not.
-      if (this.#works.length === 0) this.#evaluate(this.#pace.syncMs);
+      if (here || this.#works.length === 0) this.#evaluate(here ? TURN_MS : this.#pace.syncMs);
       const batch = this.#seal();
-      const written = batch && this.#write(batch);
+      const written = batch && this.#write(batch, here);
       if (durable) this.#publish(durable);
       durable = batch && (await written) ? batch : undefined;
       if (durable?.rotates) this.#rotated = this.#rotate(durable);
     }
     this.#running = undefined;
+  }
+
+  /** Whether this thread waits for the next sync itself. Not beside one that writes many pages. */
+  get #syncsHere(): boolean {
+    return this.#pace.isBrief && !this.#folder.isWriting;
   }
 
   /** Runs works that wait on the open batch, as many as fit into the time. */
@@ -408,15 +416,18 @@ export class LmdbStore implements Store {
   }
 
   /** Resolves when the batch is on the disk. False: it is not, or the store is no longer ours. */
-  async #write({ works, sealed }: Batch): Promise<boolean> {
-    this.#writing = true;
-    this.#pace.writes();
-    // What is left from before, and whoever will be answered now and asks again.
-    this.#evaluateSoon();
+  async #write({ works, sealed }: Batch, here: boolean): Promise<boolean> {
+    if (!here) {
+      this.#writing = true;
+      this.#pace.writes();
+      // What is left from before, and whoever will be answered now and asks again.
+      this.#evaluateSoon();
+    }
     try {
       await this.#rotated;
       if (this.#finished) throw refusal(this.#finished);
-      if (sealed.bytes.length > 0) await this.#pace.timed(() => this.#journal.append(sealed.bytes));
+      const { bytes } = sealed;
+      if (bytes.length > 0) await this.#pace.timed(() => this.#journal.append(bytes, here));
       this.#tree.ensureOwned();
       return true;
     } catch (error) {
