@@ -3,12 +3,17 @@
  * has been written stays as it is. The changes of the open batch stand in one piece, so that they
  * are written to the disk as they are.
  */
+import { copyBytes } from '../../base/allocate.ts';
 import type { Bytes } from '../../base/bytes.ts';
 import { CHANGE_HEAD, keyLengthOfChange, putChange, putCut, valueOfChange } from './changes.ts';
 import { type HashSecret, hashKey } from './key-hash.ts';
 
 /** Memory that is not touched costs nothing, and few pieces are quickly looked through. */
 const PIECE_BYTES = 2 ** 22;
+/** A value that is longer is not copied for whoever reads it; its piece is not used again then. */
+const COPIED_BYTES_MAX = 1_024;
+/** What is kept for use: the pieces of one layer. */
+const FREE_PIECES_MAX = 20;
 /** Addresses are kept in 32 bits, the greatest of which means "nowhere". */
 const BYTES_MAX = 2 ** 32 - 1;
 
@@ -16,15 +21,37 @@ const BYTES_MAX = 2 ** 32 - 1;
 interface Piece {
   readonly base: number;
   readonly memory: Bytes;
+  /** Somebody has a view of it that may outlive the layer. */
+  isLent: boolean;
+}
+
+/**
+ * Pieces that may be written over. The first touch of each page of new memory is dear, on a virtual
+ * machine more than everything else that is done with what is written there.
+ */
+export class FreePieces {
+  readonly #free: Bytes[] = [];
+
+  take(): Bytes {
+    return this.#free.pop() ?? new Uint8Array(PIECE_BYTES);
+  }
+
+  give(memory: Bytes): void {
+    const isUsual = memory.length === PIECE_BYTES;
+    if (isUsual && this.#free.length < FREE_PIECES_MAX) this.#free.push(memory);
+  }
 }
 
 export class ChangeMemory {
-  readonly #pieces: Piece[];
+  readonly #free: FreePieces | undefined;
+  #pieces: Piece[];
   /** Where the open batch begins, and the end of everything. */
   #begin: number;
   #end: number;
 
-  constructor(pieces: Piece[] = [], end = 0) {
+  /** With `free`, memory comes from there, and goes back there when it is released. */
+  constructor(free?: FreePieces, pieces: Piece[] = [], end = 0) {
+    this.#free = free;
     this.#pieces = pieces;
     this.#begin = end;
     this.#end = end;
@@ -57,7 +84,7 @@ export class ChangeMemory {
     const last = this.#pieces[this.#pieces.length - 1];
     // Batches of one file are views of the same memory: one piece holds them all.
     const shared = last && last.memory.buffer === batch.buffer;
-    const piece = shared ? last : { base: this.#end, memory: new Uint8Array(batch.buffer) };
+    const piece = shared ? last : newPiece(this.#end, new Uint8Array(batch.buffer));
     if (!shared) this.#pieces.push(piece);
     const begin = piece.base + batch.byteOffset;
     this.#end = begin + batch.length;
@@ -114,15 +141,26 @@ export class ChangeMemory {
     return new Uint8Array(memory.buffer, start, keyLengthOfChange(memory, at));
   }
 
-  /** A view of the value; undefined: a removal. */
+  /** The value, to keep; undefined: a removal. */
   value(address: number): Bytes | undefined {
-    const { base, memory } = this.#pieceOf(address);
-    return valueOfChange(memory, address - base);
+    const piece = this.#pieceOf(address);
+    const value = valueOfChange(piece.memory, address - piece.base);
+    if (!value || !this.#free || piece.isLent) return value;
+    if (value.length <= COPIED_BYTES_MAX) return copyBytes(value);
+    piece.isLent = true;
+    return value;
   }
 
   /** What is sealed by now. The memory is shared: what is written stays. */
   copy(): ChangeMemory {
-    return new ChangeMemory([...this.#pieces], this.#begin);
+    for (const piece of this.#pieces) piece.isLent = true;
+    return new ChangeMemory(undefined, [...this.#pieces], this.#begin);
+  }
+
+  /** Nobody asks any more. */
+  release(): void {
+    for (const { memory, isLent } of this.#pieces) if (!isLent) this.#free?.give(memory);
+    this.#pieces = [];
   }
 
   #open(): Bytes {
@@ -142,9 +180,11 @@ export class ChangeMemory {
   /** A new piece of memory, to which the open batch moves, so that it stands in one piece. */
   #grow(needed: number): Piece {
     const open = this.#open();
-    const memory = new Uint8Array(Math.max(PIECE_BYTES, 2 * (open.length + needed)));
+    const bytes = Math.max(PIECE_BYTES, 2 * (open.length + needed));
+    const usual = bytes === PIECE_BYTES ? this.#free?.take() : undefined;
+    const memory = usual ?? new Uint8Array(bytes);
     memory.set(open);
-    const piece = { base: this.#begin, memory };
+    const piece = newPiece(this.#begin, memory);
     // A piece that held nothing but this batch has no addresses left.
     while (this.#pieces.length > 0 && this.#pieces[this.#pieces.length - 1]!.base >= piece.base) {
       this.#pieces.pop();
@@ -162,6 +202,10 @@ export class ChangeMemory {
 }
 
 const NOTHING: Bytes = new Uint8Array(0);
+
+function newPiece(base: number, memory: Bytes): Piece {
+  return { base, memory, isLent: false };
+}
 
 function tooMuch(): Error {
   return new Error('the changes of one layer may not fill 4 GiB');

@@ -154,6 +154,11 @@ export class Layer {
     return new LayerWalk(this.#memory, sections, { from, to, reverse });
   }
 
+  /** The tree has all of it, and nobody asks any more. */
+  release(): void {
+    this.#memory.release();
+  }
+
   /** The layer as it is committed, to stay so. */
   copy(): Layer {
     const memory = this.#memory.copy();

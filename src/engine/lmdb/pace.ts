@@ -13,6 +13,8 @@ const LONG_MS = 4;
 const HANDED_OVER = 32;
 /** What a sync takes here must be seen first. */
 const FIRST_ELSEWHERE = 8;
+/** What a batch is evaluated for at most where its sync is waited for: the loop has other work. */
+const TURN_MS = 4;
 
 export class Pace {
   readonly #clock: Clock;
@@ -36,6 +38,11 @@ export class Pace {
   /** Syncs are so short that waiting for one here is cheaper than having it done elsewhere. */
   get isBrief(): boolean {
     return this.#elsewhere === 0 && this.#syncMs < BRIEF_MS;
+  }
+
+  /** For how long a batch had better be evaluated, whoever waits for its sync. */
+  turnMs(here: boolean): number {
+    return here ? TURN_MS : this.#syncMs;
   }
 
   /** Until the write under way will be on the disk, if its sync is a short one. */

@@ -17,6 +17,7 @@ import { setImmediate as endOfTurn } from 'node:timers/promises';
 import { systemClock, systemRandom } from '../../base/system.ts';
 import type { HoldfastError } from '../../model/errors.ts';
 import type { Store, Table, TableReader } from '../../mvcc/table.ts';
+import { ChangeMemory, FreePieces } from './change-memory.ts';
 import { closedError, faultOf, isNoSpace, refusal, storageFailed } from './failures.ts';
 import { fold } from './fold.ts';
 import { Folder } from './folder.ts';
@@ -39,8 +40,6 @@ const FOLD_BYTES = 2 ** 26;
 const WAITING_BYTES_MAX = 2 ** 27;
 /** A batch that has grown to this takes no more works. */
 const BATCH_BYTES = 2 ** 24;
-/** What a batch is evaluated for at most where its sync is waited for: the loop has other work. */
-const TURN_MS = 4;
 
 interface Work {
   run(table: Table): void;
@@ -77,11 +76,13 @@ export class LmdbStore implements Store {
   readonly #secret: HashSecret = secretFrom(systemRandom);
   readonly #ranges = new TreeRanges(this.#secret);
   readonly #probe = new Probe(this.#secret);
+  readonly #free = new FreePieces();
   /** What works read and write: all layers with the open batch. */
   readonly #open: TableReader;
   readonly #table: Table;
+  readonly #newLayer = (): Layer => new Layer(this.#secret, new ChangeMemory(this.#free));
   /** What has come since the last fold was decided; behind it what that fold is busy with. */
-  #layer = new Layer(this.#secret);
+  #layer = this.#newLayer();
   #layers: readonly Layer[] = [this.#layer];
   /** A batch has been sealed that ends its segment, and the next segment is not there yet. */
   #rotating = false;
@@ -331,7 +332,7 @@ export class LmdbStore implements Store {
         if (here || this.#queue.length > 0 || this.#works.length > 0) await endOfTurn();
       }
       // What has run already must not wait for what has not.
-      if (here || this.#works.length === 0) this.#evaluate(here ? TURN_MS : this.#pace.syncMs);
+      if (here || this.#works.length === 0) this.#evaluate(this.#pace.turnMs(here));
       const batch = this.#seal();
       const written = batch && this.#write(batch, here);
       if (durable) this.#publish(durable);
@@ -409,7 +410,7 @@ export class LmdbStore implements Store {
     if (folds) {
       // What comes next stands in the next segment, and so in another layer.
       this.#foldDue = true;
-      this.#layer = new Layer(this.#secret);
+      this.#layer = this.#newLayer();
       this.#layers = [this.#layer, ...this.#layers];
     }
     return { works, layer, sealed, rotates, folds, tookMs };
@@ -481,6 +482,7 @@ export class LmdbStore implements Store {
     }
     this.#foldFull = false;
     this.#ranges.clear();
+    for (const layer of this.#layers) if (layer !== this.#layer) layer.release();
     this.#layers = [this.#layer];
     // What cannot be removed now is removed at the next fold, or start.
     await sweepSegments(this.#path, mark.epoch, mark.segment).catch(() => {});
