@@ -3,57 +3,59 @@ import { ManualClock } from '../../base/clock.ts';
 import { Pace } from './pace.ts';
 
 describe('who waits for a sync', () => {
-  it('is another thread until a few short ones have been seen', async () => {
-    const { pace, sync } = paced();
-    const seen: boolean[] = [];
-    for (let i = 0; i < 9; i++) {
-      seen.push(pace.isBrief);
-      await sync(0.2);
-    }
-    expect(seen).toEqual([...new Array<boolean>(8).fill(false), true]);
+  it('is this thread while they are short, in spite of some that are a little longer', async () => {
+    const { pace, syncs } = paced();
+    await syncs(20, 0.2);
+    await syncs(1, 6);
+    await syncs(20, 0.2);
+    expect(await syncs(1, 1.5)).toBe(1);
+    expect(pace.waitsHere).toBe(true);
   });
 
-  it('is another thread on a disk whose every sync takes a millisecond', async () => {
-    const { pace, sync } = paced();
-    for (let i = 0; i < 1_000; i++) {
-      await sync(1);
-      expect(pace.isBrief).toBe(false);
-    }
+  it('is another thread after a long one, until one of the next is short again', async () => {
+    const { pace, syncs } = paced();
+    await syncs(20, 0.2);
+    await syncs(1, 40);
+    expect(await syncs(32, 0.2)).toBe(0);
+    expect(pace.waitsHere).toBe(true);
+    expect(await syncs(100, 0.2)).toBe(100);
   });
 
-  it('is another thread after a long one, until it has seen enough short ones again', async () => {
-    const { pace, sync } = paced();
-    for (let i = 0; i < 20; i++) await sync(0.2);
-    expect(pace.isBrief).toBe(true);
-    await sync(40);
-    const elsewhere: boolean[] = [];
-    for (let i = 0; i < 32; i++) {
-      elsewhere.push(pace.isBrief);
-      await sync(0.2);
-    }
-    expect(elsewhere).not.toContain(true);
-    expect(pace.isBrief).toBe(true);
-  });
-
-  it('is this thread in spite of one that is a little longer', async () => {
-    const { pace, sync } = paced();
-    for (let i = 0; i < 20; i++) await sync(0.2);
-    await sync(1.5);
-    expect(pace.isBrief).toBe(true);
+  it('is another thread on a slow disk, but for one in thousands that is tried', async () => {
+    const { syncs } = paced();
+    expect(await syncs(10_000, 3)).toBeLessThan(11);
   });
 
   it('comes to be another thread when the disk becomes slower', async () => {
-    const { pace, sync } = paced();
-    for (let i = 0; i < 20; i++) await sync(0.2);
-    let here = 0;
-    for (; pace.isBrief; here++) await sync(1);
-    expect(here).toBeGreaterThan(0);
-    expect(here).toBeLessThan(32);
+    const { pace, syncs } = paced();
+    await syncs(20, 0.2);
+    expect(await syncs(200, 1.5)).toBeLessThan(100);
+    expect(pace.waitsHere).toBe(false);
+  });
+
+  it('is soon this thread again when a slow disk has become a short-spoken one', async () => {
+    const { syncs } = paced();
+    await syncs(10_000, 3);
+    await syncs(8_192, 0.2);
+    expect(await syncs(100, 0.2)).toBe(100);
+    await syncs(1, 40);
+    await syncs(32, 0.2);
+    expect(await syncs(100, 0.2)).toBe(100);
   });
 });
 
-function paced(): { pace: Pace; sync: (ms: number) => Promise<void> } {
+function paced(): { pace: Pace; syncs: (count: number, ms: number) => Promise<number> } {
   const clock = new ManualClock();
   const pace = new Pace(clock);
-  return { pace, sync: (ms) => pace.timed(async () => clock.advance(ms)) };
+  /** Answers how many of them this thread waited for. */
+  const syncs = async (count: number, ms: number): Promise<number> => {
+    let here = 0;
+    for (let i = 0; i < count; i++) {
+      const isHere = pace.waitsHere;
+      if (isHere) here++;
+      await pace.timed(async () => clock.advance(ms), isHere);
+    }
+    return here;
+  };
+  return { pace, syncs };
 }

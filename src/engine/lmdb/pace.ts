@@ -7,12 +7,12 @@ import type { Clock } from '../../base/clock.ts';
 /** How much a sync that took longer than the others counts. */
 const SYNC_WEIGHT = 1 / 32;
 /** Handing a sync to another thread and being woken by it costs about as much as such a sync. */
-const BRIEF_MS = 0.5;
-/** After one that took so long it is not the turn of this thread to wait for the next ones. */
-const LONG_MS = 4;
+const BRIEF_MS = 1;
+/** After one that took so long, others wait for the next ones. */
+const LONG_MS = 8;
+/** So many of them, then one is tried here; twice as many each time that does no good. */
 const HANDED_OVER = 32;
-/** What a sync takes here must be seen first. */
-const FIRST_ELSEWHERE = 8;
+const HANDED_OVER_MAX = 4_096;
 /** What a batch is evaluated for at most where its sync is waited for: the loop has other work. */
 const TURN_MS = 4;
 
@@ -23,8 +23,12 @@ export class Pace {
   #fromMs = 0;
   #untilMs = 0;
   #tookMs = 0;
-  /** So many syncs are done elsewhere before one is waited for here. */
-  #elsewhere = FIRST_ELSEWHERE;
+  /** The same of those that were waited for here. */
+  #hereMs = 0;
+  #shortOnes = 0;
+  /** So many syncs are done elsewhere before one is tried here; and so many the next time. */
+  #elsewhere = 0;
+  #patience = HANDED_OVER;
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -36,8 +40,8 @@ export class Pace {
   }
 
   /** Syncs are so short that waiting for one here is cheaper than having it done elsewhere. */
-  get isBrief(): boolean {
-    return this.#elsewhere === 0 && this.#syncMs < BRIEF_MS;
+  get waitsHere(): boolean {
+    return this.#elsewhere === 0;
   }
 
   /** For how long a batch had better be evaluated, whoever waits for its sync. */
@@ -55,14 +59,29 @@ export class Pace {
     this.#writtenMs = this.#clock.now() + this.#syncMs;
   }
 
-  async timed(sync: () => Promise<void>): Promise<void> {
+  async timed(sync: () => Promise<void>, here: boolean): Promise<void> {
     const from = this.#clock.now();
     await sync();
-    const took = this.#clock.now() - from;
-    const weight = took < this.#syncMs || this.#syncMs === 0 ? 1 : SYNC_WEIGHT;
-    this.#syncMs += (took - this.#syncMs) * weight;
-    if (took > LONG_MS) this.#elsewhere = HANDED_OVER;
-    else if (this.#elsewhere > 0) this.#elsewhere--;
+    const tookMs = this.#clock.now() - from;
+    if (here) this.#tookHere(tookMs);
+    else this.#tookElsewhere(tookMs);
+  }
+
+  #tookHere(ms: number): void {
+    this.#hereMs = average(this.#hereMs, ms);
+    if (ms <= LONG_MS && this.#hereMs <= BRIEF_MS) {
+      if (++this.#shortOnes >= HANDED_OVER) this.#patience = HANDED_OVER;
+      return;
+    }
+    this.#hereMs = 0;
+    this.#shortOnes = 0;
+    this.#elsewhere = this.#patience;
+    this.#patience = Math.min(2 * this.#patience, HANDED_OVER_MAX);
+  }
+
+  #tookElsewhere(ms: number): void {
+    this.#syncMs = average(this.#syncMs, ms);
+    if (this.#elsewhere > 0) this.#elsewhere--;
   }
 
   /** Works are evaluated from now on, for about so long. */
@@ -85,4 +104,10 @@ export class Pace {
     this.#tookMs = 0;
     return took;
   }
+}
+
+/** By the short ones: one that takes longer than the others has mostly waited for something else. */
+function average(formerMs: number, ms: number): number {
+  const weight = ms < formerMs || formerMs === 0 ? 1 : SYNC_WEIGHT;
+  return formerMs + (ms - formerMs) * weight;
 }

@@ -344,7 +344,7 @@ export class LmdbStore implements Store {
 
   /** Whether this thread waits for the next sync itself. Not beside one that writes many pages. */
   get #syncsHere(): boolean {
-    return this.#pace.isBrief && !this.#folder.isWriting;
+    return this.#pace.waitsHere && !this.#folder.isWriting;
   }
 
   /** Runs works that wait on the open batch, as many as fit into the time. */
@@ -428,7 +428,7 @@ export class LmdbStore implements Store {
       await this.#rotated;
       if (this.#finished) throw refusal(this.#finished);
       const { bytes } = sealed;
-      if (bytes.length > 0) await this.#pace.timed(() => this.#journal.append(bytes, here));
+      if (bytes.length > 0) await this.#pace.timed(() => this.#journal.append(bytes, here), here);
       this.#tree.ensureOwned();
       return true;
     } catch (error) {
