@@ -38,5 +38,13 @@ export function copyBytes(source: Bytes, start = 0, end: number = source.length)
   return copy;
 }
 
+/** Writes `source` into `target` and answers where it ends. */
+export function writeBytes(target: Bytes, at: number, source: Bytes): number {
+  const { length } = source;
+  if (length > LOOP_BYTES_MAX) target.set(source, at);
+  else for (let i = 0; i < length; i++) target[at + i] = source[i]!;
+  return at + length;
+}
+
 /** Below this a loop is faster than a view and a call into the platform. */
 const LOOP_BYTES_MAX = 64;

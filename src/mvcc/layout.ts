@@ -15,7 +15,7 @@
  * deleted keys cost a scan nothing, superseded versions are written at the end of the log and not
  * all over the table, and compaction only cuts the log off at its beginning.
  */
-import { allocate, copyBytes } from '../base/allocate.ts';
+import { allocate, copyBytes, writeBytes } from '../base/allocate.ts';
 import {
   type Bytes,
   getInt64,
@@ -45,7 +45,7 @@ const LIVE_END: Bytes = Uint8Array.of(K + 1);
 export function liveKey(key: Bytes): Bytes {
   const out = allocate(key.length + 1);
   out[0] = K;
-  out.set(key, 1);
+  writeBytes(out, 1, key);
   return out;
 }
 
@@ -84,7 +84,7 @@ export function attachmentKey(id: LeaseId, key: Bytes): Bytes {
   const out = allocate(9 + key.length);
   out[0] = A;
   putInt64(out, 1, id);
-  out.set(key, 9);
+  writeBytes(out, 9, key);
   return out;
 }
 
@@ -116,7 +116,7 @@ export function encodeVersion(kv: Omit<KeyValue, 'key'>): Bytes {
   putUint48(out, 6, kv.createRevision);
   putUint48(out, 12, kv.version);
   if (kv.lease !== 0n) putInt64(out, 18, kv.lease);
-  out.set(kv.value, VERSION_HEAD);
+  writeBytes(out, VERSION_HEAD, kv.value);
   return out;
 }
 
@@ -175,16 +175,11 @@ export function encodeLog(changes: readonly LoggedChange[]): Bytes {
     putUint32(out, at, key.length);
     putUint32(out, at + 4, after?.length ?? 0);
     putUint32(out, at + 8, before?.length ?? 0);
-    at = append(out, at + CHANGE_HEAD, key);
-    if (after) at = append(out, at, after);
-    if (before) at = append(out, at, before);
+    at = writeBytes(out, at + CHANGE_HEAD, key);
+    if (after) at = writeBytes(out, at, after);
+    if (before) at = writeBytes(out, at, before);
   }
   return out;
-}
-
-function append(out: Bytes, at: number, part: Bytes): number {
-  out.set(part, at);
-  return at + part.length;
 }
 
 /** Visits the changes of a log record in order until `visit` answers false; all views, no copies. */

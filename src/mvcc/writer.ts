@@ -87,7 +87,9 @@ export class Writer {
   readonly #leases: LeaseRegister;
   /** What this commit did so far, in order. */
   readonly committed: RevisionChanges[] = [];
+  /** But for its revision, which rises with every request. */
   #state: State;
+  #revision: Revision;
   /** What the request under evaluation did so far: for the log, and for those who watch. */
   #changes: LoggedChange[] = [];
   /** The key looked up last: what is compared is mostly what is written next. */
@@ -98,10 +100,14 @@ export class Writer {
   constructor(table: Table, state: State, leases: LeaseRegister) {
     this.#table = table;
     this.#state = state;
+    this.#revision = state.revision;
     this.#leases = leases;
   }
 
+  /** As what ran so far leaves it behind. */
   get state(): State {
+    const revision = this.#revision;
+    if (this.#state.revision !== revision) this.#state = { ...this.#state, revision };
     return this.#state;
   }
 
@@ -111,7 +117,7 @@ export class Writer {
 
   /** Changes the state beside the keys: compaction, era, alarms. */
   amend(change: Partial<Omit<State, 'revision'>>): void {
-    this.#state = { ...this.#state, ...change };
+    this.#state = { ...this.state, ...change };
   }
 
   txn(request: TxnRequest): Evaluated {
@@ -192,8 +198,8 @@ export class Writer {
   #checkRevision(range: RangeOperation): void {
     const { revision = 0 } = range;
     const oldest = this.#state.compactRevision || -1;
-    if (revision < 0 && revision < oldest) throw compactedError(revision, this.#state);
-    readRevision(range, this.#state);
+    if (revision < 0 && revision < oldest) throw compactedError(revision, this.state);
+    readRevision(range, this.state);
   }
 
   #checkPut(put: PutOperation): void {
@@ -228,15 +234,15 @@ export class Writer {
   /** A read of an earlier revision must not show the writes beside it: they go to the log first. */
   #range(request: RangeOperation): OperationResult {
     if (!request.revision || this.#changes.length === 0) {
-      return readRange(this.#table, request, this.#state);
+      return readRange(this.#table, request, this.state);
     }
-    const revision = this.#state.revision + 1;
+    const revision = this.#revision + 1;
     this.#table.put(logKey(revision), encodeLog(this.#changes));
-    return readRange(this.#table, request, { ...this.#state, revision });
+    return readRange(this.#table, request, { ...this.state, revision });
   }
 
   #put(put: PutOperation): OperationResult {
-    const revision = this.#state.revision + 1;
+    const revision = this.#revision + 1;
     const standing = this.#look(put.key);
     const { record } = standing;
     const formerLease = record ? leaseOfVersion(record) : 0n;
@@ -311,9 +317,8 @@ export class Writer {
 
   /** Closes the request: its changes become one revision with its line in the log. */
   #seal(): Revision {
-    if (this.#changes.length === 0) return this.#state.revision;
-    const revision = this.#state.revision + 1;
-    this.#state = { ...this.#state, revision };
+    if (this.#changes.length === 0) return this.#revision;
+    const revision = ++this.#revision;
     this.#table.put(logKey(revision), encodeLog(this.#changes));
     this.committed.push({ revision, changes: this.#changes });
     this.#changes = [];

@@ -2,6 +2,7 @@
  * Changes as bytes, one after the other: a put, the removal of a key, or a cut that removes a range
  * of keys. So they stand in the journal, and in the memory of what is not in the tree yet.
  */
+import { writeBytes } from '../../base/allocate.ts';
 import { type Bytes, getUint32, putUint32 } from '../../base/bytes.ts';
 import { HoldfastError } from '../../model/errors.ts';
 
@@ -33,11 +34,8 @@ function write(
   target[at] = head >>> 8;
   target[at + 1] = head;
   putUint32(target, at + 2, value?.length ?? 0);
-  const body = at + CHANGE_HEAD;
-  target.set(key, body);
-  if (!value) return body + key.length;
-  target.set(value, body + key.length);
-  return body + key.length + value.length;
+  const afterKey = writeBytes(target, at + CHANGE_HEAD, key);
+  return value ? writeBytes(target, afterKey, value) : afterKey;
 }
 
 export function keyLengthOfChange(source: Bytes, at: number): number {

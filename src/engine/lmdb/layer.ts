@@ -6,12 +6,23 @@
  * Changes come in batches. One is open and takes changes; those before it are sealed and on their
  * way to the disk, and published once they are there. `committed` readers see what is published.
  */
+import { copyBytes } from '../../base/allocate.ts';
 import { type Bytes, compareBytes } from '../../base/bytes.ts';
 import type { Cursor } from '../../base/sorted-blocks.ts';
 import { ChangeMemory } from './change-memory.ts';
 import { visitChanges } from './changes.ts';
 import type { HashSecret, Probe } from './key-hash.ts';
 import { Section, type Touched } from './section.ts';
+
+export type Visit = (key: Bytes, value: Bytes) => boolean;
+
+/** What a reader wants to see. */
+export interface View {
+  readonly start: Bytes;
+  readonly end: Bytes | undefined;
+  readonly committed: boolean;
+  readonly reverse: boolean;
+}
 
 export interface Cut {
   readonly from: Bytes;
@@ -144,14 +155,31 @@ export class Layer {
 
   /** A walk over the keys in a range, also over those of which the layer says nothing. */
   walk(from: Bytes, to: Bytes | undefined, reverse: boolean): LayerWalk {
+    const sections = this.#between(from, to, reverse);
+    return new LayerWalk(this.#memory, sections, { from, to, reverse });
+  }
+
+  /** Visits what this layer has in a range, as long as the visitor wants more. */
+  visit({ start, end, committed, reverse }: View, visit: Visit): void {
+    const memory = this.#memory;
+    for (const section of this.#between(start, end, reverse)) {
+      const cursor = section.entries(start, end, reverse);
+      for (; cursor.at !== undefined; cursor.advance()) {
+        const address = committed ? section.shownOf(cursor.at) : section.newestOf(cursor.at);
+        const value = address === undefined ? undefined : memory.value(address);
+        if (value && !visit(copyBytes(memory.key(section.keyAt(cursor.at))), value)) return;
+      }
+    }
+  }
+
+  #between(from: Bytes, to: Bytes | undefined, reverse: boolean): Section[] {
     const sections: Section[] = [];
     const last = to === undefined ? 255 : (to[0] ?? 0);
     for (let first = from[0] ?? 0; first <= last; first++) {
       const section = this.#sections[first];
       if (section) sections.push(section);
     }
-    if (reverse) sections.reverse();
-    return new LayerWalk(this.#memory, sections, { from, to, reverse });
+    return reverse ? sections.reverse() : sections;
   }
 
   /** The tree has all of it, and nobody asks any more. */

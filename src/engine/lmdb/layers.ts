@@ -5,10 +5,8 @@ import { copyBytes } from '../../base/allocate.ts';
 import { type Bytes, compareBytes, equalBytes } from '../../base/bytes.ts';
 import type { ScanOptions, TableReader } from '../../mvcc/table.ts';
 import type { Probe } from './key-hash.ts';
-import type { Layer, LayerWalk } from './layer.ts';
+import type { Layer, LayerWalk, View, Visit } from './layer.ts';
 import { RECORDS_MAX, type TreeRanges, type TreeRecord } from './tree-ranges.ts';
-
-type Visit = (key: Bytes, value: Bytes) => boolean;
 
 export interface LayersOptions {
   /** The newest first. Asked for with every read, because layers come and go. */
@@ -42,11 +40,19 @@ export class LayersReader implements TableReader {
   }
 
   scan(start: Bytes, end: Bytes | undefined, visit: Visit, options: ScanOptions = {}): void {
-    const { check, committed, layers } = this.#options;
+    const { check, committed, ranges } = this.#options;
     check();
     if (end && compareBytes(end, start) <= 0) return;
-    const above = new Above(layers(), { start, end, committed, reverse: options.reverse ?? false });
-    const wanted = this.#below(above.begin(start), end, options, (key, value) => {
+    const layers = this.#options.layers();
+    const view = { start, end, committed, reverse: options.reverse ?? false };
+    const [layer] = layers;
+    const isAlone = layers.length === 1 && ranges?.find(start, end)?.length === 0;
+    if (isAlone && !layer!.hasCutIn(start, end)) {
+      layer!.visit(view, visit);
+      return;
+    }
+    const above = new Above(layers, view);
+    const wanted = this.#below(above.begin, end, options, (key, value) => {
       if (above.isSilent) return visit(key, value);
       if (!above.visitUntil(key, visit)) return false;
       return above.decides(key) || visit(key, value);
@@ -83,13 +89,6 @@ function visitAll(records: readonly TreeRecord[], reverse: boolean, visit: Visit
   return true;
 }
 
-interface View {
-  readonly start: Bytes;
-  readonly end: Bytes | undefined;
-  readonly committed: boolean;
-  readonly reverse: boolean;
-}
-
 /** A walk over the layers above the tree, in step with a walk over the tree. */
 class Above {
   readonly #layers: readonly Layer[];
@@ -97,29 +96,28 @@ class Above {
   readonly #committed: boolean;
   readonly #sign: 1 | -1;
   readonly #hasCuts: boolean;
+  /** Where the tree may first have something to say: not where all of it is cut off. */
+  readonly begin: Bytes;
   /** The key that was decided last, so that the tree need not ask for it again. */
   #decided: Bytes | undefined;
 
   constructor(layers: readonly Layer[], { start, end, committed, reverse }: View) {
     const walks: LayerWalk[] = [];
     let hasCuts = false;
+    let begin = start;
     for (const layer of layers) {
-      walks.push(layer.walk(start, end, reverse));
-      hasCuts ||= layer.hasCutIn(start, end);
+      walks.push(layer.walk(begin, end, reverse));
+      if (!layer.hasCutIn(start, end)) continue;
+      hasCuts = true;
+      // What lies below a cut needs not be looked through: of a log that may be all of it.
+      begin = layer.endOfCut(begin, committed) ?? begin;
     }
+    this.begin = begin;
     this.#layers = layers;
     this.#walks = walks;
     this.#committed = committed;
     this.#sign = reverse ? -1 : 1;
     this.#hasCuts = hasCuts;
-  }
-
-  /** Where the tree may first have something to say: not where all of it is cut off. */
-  begin(from: Bytes): Bytes {
-    let begin = from;
-    if (!this.#hasCuts) return begin;
-    for (const layer of this.#layers) begin = layer.endOfCut(begin, this.#committed) ?? begin;
-    return begin;
   }
 
   /** Whether the layers say nothing any more about what is to come. */
