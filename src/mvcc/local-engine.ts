@@ -148,7 +148,7 @@ export class LocalEngine {
     return this.#committer.submit((writer) => {
       if (puts) this.#requireSpace(writer);
       const { succeeded, results, revision } = writer.txn(request);
-      return { header: { revision, era: writer.state.era }, succeeded, results };
+      return { header: { revision, era: writer.era }, succeeded, results };
     }, call.signal);
   }
 
@@ -233,7 +233,7 @@ export class LocalEngine {
       throw new HoldfastError('invalid-argument', `era ${era} is not in 0..${ERA_MAX}`);
     }
     await this.#committer.submit((writer) => {
-      if (era > writer.state.era) writer.amend({ era });
+      if (era > writer.era) writer.amend({ era });
     }, call.signal);
     return this.#header();
   }
@@ -350,8 +350,8 @@ export class LocalEngine {
 
   /** Over the quota, or on a full disk, an alarm goes off and stays until an operator ends it. */
   #requireSpace(writer: Writer): void {
-    if (!writer.state.noSpace && this.#isOutOfSpace()) writer.amend({ noSpace: true });
-    if (writer.state.noSpace) {
+    if (!writer.noSpace && this.#isOutOfSpace()) writer.amend({ noSpace: true });
+    if (writer.noSpace) {
       throw new HoldfastError(
         'no-space',
         'the space quota or the disk is used up: make room, delete, compact, then disarm the alarm',

@@ -111,6 +111,14 @@ export class Writer {
     return this.#state;
   }
 
+  get era(): number {
+    return this.#state.era;
+  }
+
+  get noSpace(): boolean {
+    return this.#state.noSpace;
+  }
+
   get table(): Table {
     return this.#table;
   }

@@ -138,6 +138,11 @@ export class Layer {
     return this.endOfCut(key, committed) === undefined ? undefined : null;
   }
 
+  /** Whether a change of this very key is here; it may also be cut off. */
+  decides(probe: Probe, committed: boolean): boolean {
+    return this.#sections[probe.key[0]!]?.find(probe, committed) !== undefined;
+  }
+
   hasCutIn(start: Bytes, end: Bytes | undefined): boolean {
     if (this.#cuts.length === 0 && this.#hiddenCuts.length === 0) return false;
     const overlaps = ({ from, to }: Cut): boolean =>

@@ -46,8 +46,8 @@ export class LayersReader implements TableReader {
     const layers = this.#options.layers();
     const view = { start, end, committed, reverse: options.reverse ?? false };
     const [layer] = layers;
-    const isAlone = layers.length === 1 && ranges?.find(start, end)?.length === 0;
-    if (isAlone && !layer!.hasCutIn(start, end)) {
+    const below = layers.length === 1 ? ranges?.find(start, end) : undefined;
+    if (below && !layer!.hasCutIn(start, end) && this.#decidesAll(layer!, below)) {
       layer!.visit(view, visit);
       return;
     }
@@ -58,6 +58,13 @@ export class LayersReader implements TableReader {
       return above.decides(key) || visit(key, value);
     });
     if (wanted) above.visitUntil(undefined, visit);
+  }
+
+  /** Whether the layer has the last word on each of these records of the tree. */
+  #decidesAll(layer: Layer, records: readonly TreeRecord[]): boolean {
+    const { probe, committed } = this.#options;
+    for (const { key } of records) if (!layer.decides(probe.of(key), committed)) return false;
+    return true;
   }
 
   /** The records of the tree. False: the visitor wants no more. */
