@@ -7,7 +7,6 @@
  * refused on may not be durable before. When a round fails nothing can be said about what was in it;
  * the committer is finished, and whoever waits is told so.
  */
-import { type Deferred, deferred } from '../base/deferred.ts';
 import { abortError, HoldfastError } from '../model/errors.ts';
 import { encodeState, STATE_KEY, type State } from './layout.ts';
 import type { Store, Table } from './table.ts';
@@ -20,7 +19,8 @@ const LOOK_REQUESTS = 8;
 
 interface Pending {
   readonly work: (writer: Writer) => unknown;
-  readonly answer: Deferred<unknown>;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: HoldfastError) => void;
   taken: boolean;
   cancelled: boolean;
   /** What it comes to when the commit is durable: a value, or why it was refused. */
@@ -76,17 +76,21 @@ export class Committer {
   submit<T>(work: (writer: Writer) => T, signal?: AbortSignal): Promise<T> {
     if (this.#refusal) return Promise.reject(this.#refusal);
     if (signal?.aborted) return Promise.reject(abortError(signal, 'rejected'));
-    const pending: Pending = {
-      work,
-      answer: deferred(),
-      taken: false,
-      cancelled: false,
-      value: undefined,
-      error: undefined,
-    };
+    let pending!: Pending;
+    const answer = new Promise<T>((yes, reject) => {
+      const resolve = yes as (value: unknown) => void;
+      pending = {
+        work,
+        resolve,
+        reject,
+        taken: false,
+        cancelled: false,
+        value: undefined,
+        error: undefined,
+      };
+    });
     this.#queue.push(pending);
     this.#begin();
-    const answer = pending.answer.promise as Promise<T>;
     return signal ? this.#cancellable(pending, answer, signal) : answer;
   }
 
@@ -104,7 +108,7 @@ export class Committer {
   async #cancellable<T>(pending: Pending, answer: Promise<T>, signal: AbortSignal): Promise<T> {
     const onAbort = (): void => {
       pending.cancelled = true;
-      pending.answer.reject(abortError(signal, pending.taken ? 'unknown' : 'rejected'));
+      pending.reject(abortError(signal, pending.taken ? 'unknown' : 'rejected'));
     };
     signal.addEventListener('abort', onAbort, { once: true });
     try {
@@ -164,9 +168,9 @@ export class Committer {
 
   #finish({ taken, state, commits, effects }: Round): void {
     this.#options.publish(state, commits, effects);
-    for (const { answer, error, value } of taken) {
-      if (error) answer.reject(error);
-      else answer.resolve(value);
+    for (const { resolve, reject, error, value } of taken) {
+      if (error) reject(error);
+      else resolve(value);
     }
   }
 
@@ -179,8 +183,8 @@ export class Committer {
     this.#queue = [];
     this.#next = undefined;
     this.#refusal = refusal;
-    for (const pending of taken) pending.answer.reject(lost);
-    for (const pending of waiting) pending.answer.reject(refusal);
+    for (const pending of taken) pending.reject(lost);
+    for (const pending of waiting) pending.reject(refusal);
     if (this.#failed) return;
     this.#failed = true;
     this.#options.failed(refusal);

@@ -38,7 +38,7 @@ export class Grant implements AsyncDisposable {
   readonly key: Bytes;
   readonly session: Session;
   readonly #parts: GrantParts;
-  readonly #holdings: readonly Holding[];
+  readonly #holdings: Holding[];
   #controller: AbortController | undefined;
   #ended: { readonly reason: LossReason; readonly message: string } | undefined;
   #error: HoldfastError | undefined;
@@ -51,11 +51,9 @@ export class Grant implements AsyncDisposable {
     this.token = parts.token;
     this.key = parts.key;
     this.session = parts.session;
-    this.#holdings = [parts.key, ...(parts.moreKeys ?? NONE)].map((key) => ({
-      key,
-      lose: (reason, message) => this.#end(reason, message),
-      place: undefined,
-    }));
+    const lose: Holding['lose'] = (reason, message) => this.#end(reason, message);
+    this.#holdings = [{ key: parts.key, lose, place: undefined }];
+    for (const key of parts.moreKeys ?? NONE) this.#holdings.push({ key, lose, place: undefined });
     for (const holding of this.#holdings) this.session.hold(holding);
   }
 

@@ -3,17 +3,25 @@ import { Bag, type Bagged } from '../base/bag.ts';
 
 interface Request extends Bagged {
   readonly startedAtMs: number;
-  readonly reject: (error: unknown) => void;
+  readonly fail: (error: unknown) => void;
 }
 
 export class Requests {
   readonly #underWay = new Bag<Request>();
 
-  /** Settles as `send` does; rejects when the request is given up on before. */
-  send<T>(send: () => Promise<T>, startedAtMs: number): Promise<T> {
+  /**
+   * Settles as `send` does, and fails when the request is given up on before. What has failed
+   * settles as `again` does, if there is one.
+   */
+  send<T>(
+    send: () => Promise<T>,
+    startedAtMs: number,
+    again?: (error: unknown) => Promise<T>,
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
+      const fail = again ? (error: unknown): void => resolve(again(error)) : reject;
       const answer = send();
-      const request: Request = { startedAtMs, reject, place: undefined };
+      const request: Request = { startedAtMs, fail, place: undefined };
       this.#underWay.add(request);
       answer.then(
         (value) => {
@@ -22,7 +30,7 @@ export class Requests {
         },
         (error: unknown) => {
           this.#underWay.delete(request);
-          reject(error);
+          fail(error);
         },
       );
     });
@@ -33,7 +41,7 @@ export class Requests {
     for (const request of this.#underWay) {
       if (request.startedAtMs > untilMs) continue;
       this.#underWay.delete(request);
-      request.reject(error());
+      request.fail(error());
     }
   }
 }

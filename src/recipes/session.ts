@@ -266,9 +266,10 @@ export class Session implements AsyncDisposable {
     try {
       const startedAtMs = this.#aliveAt();
       interruption?.throwIfInterrupted();
-      const sent = this.#requests.send(send, startedAtMs);
-      const answer = interruption ? interruption.race(sent) : sent;
-      return answer.catch((error) => this.#callAgain(error, send, interruption, attempt));
+      const again = (error: unknown): Promise<T> =>
+        this.#callAgain(error, send, interruption, attempt);
+      if (!interruption) return this.#requests.send(send, startedAtMs, again);
+      return interruption.race(this.#requests.send(send, startedAtMs)).catch(again);
     } catch (error) {
       return Promise.reject(error);
     }

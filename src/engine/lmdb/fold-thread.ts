@@ -6,10 +6,12 @@ import { fold } from './fold.ts';
 import { BUSY, type FolderAnswer, type FolderTask, WRITING } from './folder.ts';
 import type { JournalMark } from './format.ts';
 import { openNative } from './native.ts';
+import { SegmentMemory } from './segment-memory.ts';
 import { Tree } from './tree.ts';
 
 const { path, ownerEpoch, busy } = workerData as FolderTask;
 const state = new Int32Array(busy);
+const memory = new SegmentMemory();
 const onWriting = (): void => {
   Atomics.store(state, WRITING, 1);
 };
@@ -18,7 +20,7 @@ const native = openNative(path);
 function answerTo(next: JournalMark): FolderAnswer {
   try {
     // Joined anew each time: after a failed commit nothing of the former one counts.
-    fold(Tree.join(native, ownerEpoch), path, next, onWriting);
+    fold(Tree.join(native, ownerEpoch), path, next, { onWriting, memory });
     return { done: true };
   } catch (error) {
     const cause = replaced() ?? error;

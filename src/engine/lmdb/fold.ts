@@ -6,22 +6,30 @@ import type { JournalMark } from './format.ts';
 import { type Recovered, recover } from './journal.ts';
 import { Probe, secretFrom } from './key-hash.ts';
 import { Layer } from './layer.ts';
+import type { SegmentMemory } from './segment-memory.ts';
 import type { Tree } from './tree.ts';
 
 const FIRST_KEY: Bytes = new Uint8Array(0);
 
+export interface FoldOptions {
+  /** Called before the pages go to the disk. */
+  readonly onWriting?: () => void;
+  /** Where segments are read to. Of this caller alone. */
+  readonly memory?: SegmentMemory;
+}
+
 /**
  * Folds what the journal holds beyond the tree, up to the segment of `next`, and notes that it goes
  * on there. In one commit of the tree, so a crash leaves all of it in the journal or none.
- * `onWriting` is called before the pages go to the disk.
  */
 export function fold(
   tree: Tree,
   directory: string,
   next: JournalMark,
-  onWriting: () => void = () => {},
+  { onWriting = () => {}, memory }: FoldOptions = {},
 ): Recovered {
-  const found = recover(directory, tree.head, next);
+  memory?.begin();
+  const found = recover(directory, tree.head, next, memory);
   const changes = collect(found.batches);
   tree.fold((table) => {
     apply(table, changes);

@@ -11,7 +11,6 @@ import {
   fdatasyncSync,
   openSync,
   readdirSync,
-  readFileSync,
   statfsSync,
   writevSync,
 } from 'node:fs';
@@ -34,6 +33,7 @@ import {
   truncatedSegment,
   type Written,
 } from './journal-format.ts';
+import { SegmentMemory } from './segment-memory.ts';
 
 /** Rooms of the segments: a store that is used little stays small. */
 export interface SegmentRooms {
@@ -212,9 +212,15 @@ export interface Recovered {
 
 /**
  * Reads what the journal holds beyond the tree, up to the segment of `until` where it is open, or
- * to its end. Throws on everything that a crash cannot explain.
+ * to its end. Throws on everything that a crash cannot explain. The batches stand in `memory` until
+ * that begins anew.
  */
-export function recover(directory: string, head: Head, until: JournalMark = NO_JOURNAL): Recovered {
+export function recover(
+  directory: string,
+  head: Head,
+  until: JournalMark = NO_JOURNAL,
+  memory: SegmentMemory = new SegmentMemory(),
+): Recovered {
   const { epoch, segment: first } = head.journal;
   ensureNoneLater(directory, head);
   const batches: Bytes[] = [];
@@ -227,7 +233,7 @@ export function recover(directory: string, head: Head, until: JournalMark = NO_J
   const end = own ? until.segment : Number.POSITIVE_INFINITY;
   for (let more = first > 0; more && segment < end; segment++) {
     const id = { storeId: head.storeId, epoch, segment };
-    const file = readFile(join(directory, segmentName(epoch, segment)));
+    const file = memory.read(join(directory, segmentName(epoch, segment)));
     if (!file) throw truncatedSegment(id);
     const read = readSegment(file, id, position);
     for (const batch of read.batches) batches.push(batch);
@@ -235,16 +241,16 @@ export function recover(directory: string, head: Head, until: JournalMark = NO_J
     bytes += file.length;
     more = read.ended;
     unfinished = read.unfinished;
-    if (!more) ensureUnusedAfter(directory, id);
+    if (!more) ensureUnusedAfter(directory, id, memory);
   }
   if (own) ensureReached(until, position);
   return { batches, segments: segment - first, bytes, unfinished };
 }
 
 /** A segment is made before it is needed, and used when the one before has its end. */
-function ensureUnusedAfter(directory: string, last: SegmentId): void {
+function ensureUnusedAfter(directory: string, last: SegmentId, memory: SegmentMemory): void {
   const next = { ...last, segment: last.segment + 1 };
-  const file = readFile(join(directory, segmentName(next.epoch, next.segment)));
+  const file = memory.read(join(directory, segmentName(next.epoch, next.segment)));
   if (file) ensureUnused(file, next);
 }
 
@@ -280,16 +286,5 @@ export async function sweepSegments(
     const found = segmentOfName(name);
     if (!found || found.epoch > epoch) continue;
     if (found.epoch < epoch || found.segment < segment) await rm(join(directory, name));
-  }
-}
-
-function readFile(path: string): Bytes | undefined {
-  try {
-    const { buffer, byteOffset, length } = readFileSync(path);
-    // Plain bytes: views of a Buffer cost several times as much, and each change is one or two.
-    return new Uint8Array(buffer, byteOffset, length);
-  } catch (error) {
-    if ((error as { code?: unknown }).code === 'ENOENT') return undefined;
-    throw error;
   }
 }
