@@ -177,6 +177,19 @@ export class Layer {
     }
   }
 
+  /** The keys in a range, also those of which it says nothing; undefined: more than `most`. */
+  keysIn(start: Bytes, end: Bytes | undefined, most: number): Bytes[] | undefined {
+    const keys: Bytes[] = [];
+    for (const section of this.#between(start, end, false)) {
+      const cursor = section.entries(start, end, false);
+      for (; cursor.at !== undefined; cursor.advance()) {
+        if (keys.length === most) return undefined;
+        keys.push(this.#memory.key(section.keyAt(cursor.at)));
+      }
+    }
+    return keys;
+  }
+
   #between(from: Bytes, to: Bytes | undefined, reverse: boolean): Section[] {
     const sections: Section[] = [];
     const last = to === undefined ? 255 : (to[0] ?? 0);

@@ -190,6 +190,44 @@ describe('the journal, the layers and the tree', () => {
     expect(folded()).toBe(true);
   });
 
+  const short = (store: OpenedStore['store']): (() => string) => {
+    const value = store.committed.get(utf8('short'))!;
+    return () => text(value);
+  };
+  const long = (store: OpenedStore['store']): (() => string) => {
+    const values: Bytes[] = [];
+    store.committed.scan(utf8('long'), utf8('longer'), (_, value) => {
+      values.push(value);
+      return true;
+    });
+    return () => text(values[0]!);
+  };
+  const snapshot = (store: OpenedStore['store']): (() => string) => {
+    const taken = store.snapshot();
+    return () => JSON.stringify(content(taken));
+  };
+  for (const keep of [short, long, snapshot]) {
+    it(`keep what was read as it was while memory is used again (${keep.name})`, async () => {
+      const { store } = await opened(join(directory, 'store'));
+      const write = (letter: string): Promise<void> =>
+        store.commit((table) => {
+          table.put(utf8('short'), utf8(letter.repeat(20)));
+          table.put(utf8('long'), utf8(letter.repeat(2_000)));
+        });
+      const kept: { readonly now: () => string; readonly before: string }[] = [];
+      for (const letter of 'abcdef') {
+        await write(letter);
+        const now = keep(store);
+        kept.push({ now, before: now() });
+        await store.settle();
+        await write(letter.toUpperCase());
+        await store.settle();
+      }
+      expect(kept.map(({ now }) => now())).toEqual(kept.map(({ before }) => before));
+      expect(new Set(kept.map(({ before }) => before)).size).toBe(6);
+    });
+  }
+
   it('take back what a work did that threw, down to the last range', async () => {
     const { store } = await opened(join(directory, 'store'));
     const put = (table: Table, name: string): void => table.put(utf8(name), utf8(name));

@@ -40,15 +40,13 @@ export class LayersReader implements TableReader {
   }
 
   scan(start: Bytes, end: Bytes | undefined, visit: Visit, options: ScanOptions = {}): void {
-    const { check, committed, ranges } = this.#options;
+    const { check, committed } = this.#options;
     check();
     if (end && compareBytes(end, start) <= 0) return;
     const layers = this.#options.layers();
     const view = { start, end, committed, reverse: options.reverse ?? false };
-    const [layer] = layers;
-    const below = layers.length === 1 ? ranges?.find(start, end) : undefined;
-    if (below && !layer!.hasCutIn(start, end) && this.#decidesAll(layer!, below)) {
-      layer!.visit(view, visit);
+    if (this.#isTold(layers, start, end)) {
+      layers[0]!.visit(view, visit);
       return;
     }
     const above = new Above(layers, view);
@@ -60,10 +58,16 @@ export class LayersReader implements TableReader {
     if (wanted) above.visitUntil(undefined, visit);
   }
 
-  /** Whether the layer has the last word on each of these records of the tree. */
-  #decidesAll(layer: Layer, records: readonly TreeRecord[]): boolean {
-    const { probe, committed } = this.#options;
-    for (const { key } of records) if (!layer.decides(probe.of(key), committed)) return false;
+  /** Whether the newest layer has the last word on the little that is below it in a range. */
+  #isTold([newest, ...older]: readonly Layer[], start: Bytes, end: Bytes | undefined): boolean {
+    const { probe, committed, ranges } = this.#options;
+    const records = ranges?.find(start, end);
+    if (!records) return false;
+    const isDecided = (key: Bytes): boolean => newest!.decides(probe.of(key), committed);
+    for (const { key } of records) if (!isDecided(key)) return false;
+    for (const layer of older) {
+      if (!layer.keysIn(start, end, RECORDS_MAX)?.every(isDecided)) return false;
+    }
     return true;
   }
 

@@ -315,10 +315,11 @@ export class LmdbStore implements Store {
   }
 
   /**
-   * Batch after batch. While one is on its way to the disk, the next one is evaluated; the disk
-   * gets it before the former is shown and answered, so that neither waits for the other. Where
-   * there is little to evaluate, the disk rather waits for those who are answered: what they ask
-   * next goes along, and one sync pays for all.
+   * Batch after batch. Where syncs are short this thread waits for each, and the next batch is what
+   * was asked for meanwhile. Else while one is on its way to the disk, the next one is evaluated;
+   * the disk gets it before the former is shown and answered, so that neither waits for the other.
+   * Where there is little to evaluate, the disk rather waits for those who are answered: what they
+   * ask next goes along, and one sync pays for all.
    */
   async #run(): Promise<void> {
     // Let the caller's turn end first: what it submits together is committed together.
@@ -342,7 +343,7 @@ export class LmdbStore implements Store {
     this.#running = undefined;
   }
 
-  /** Whether this thread waits for the next sync itself. Not beside one that writes many pages. */
+  /** Whether this thread waits for the next sync. Not beside one that writes many pages. */
   get #syncsHere(): boolean {
     return this.#pace.waitsHere && !this.#folder.isWriting;
   }
