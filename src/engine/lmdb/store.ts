@@ -315,11 +315,10 @@ export class LmdbStore implements Store {
   }
 
   /**
-   * Batch after batch. Where syncs are short this thread waits for each, and the next batch is what
-   * was asked for meanwhile. Else while one is on its way to the disk, the next one is evaluated;
-   * the disk gets it before the former is shown and answered, so that neither waits for the other.
-   * Where there is little to evaluate, the disk rather waits for those who are answered: what they
-   * ask next goes along, and one sync pays for all.
+   * Batch after batch. Where syncs are short this thread waits for each, and what was asked for
+   * meanwhile is the next. Else while one is on its way to the disk, the next one is evaluated; the
+   * disk gets it before the former is shown and answered, so that neither waits for the other. With
+   * little to evaluate it waits for those who are answered, so that one sync pays for all.
    */
   async #run(): Promise<void> {
     // Let the caller's turn end first: what it submits together is committed together.
