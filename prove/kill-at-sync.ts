@@ -1,7 +1,8 @@
 /**
  * Kills the process at every single sync of a scripted workload, and at the writes between them: of
  * the journal, of the pages and roots of the tree, of the removal of what was folded. Then opens the
- * store again and looks for everything that had been acknowledged.
+ * store again and looks for everything that had been acknowledged. Once with a pool that syncs, and
+ * once with a main thread that does.
  *
  * The control acknowledges before the write; it must lose.
  */
@@ -9,11 +10,13 @@ import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Context, Experiment, Report } from '../scripts/experiment.ts';
 import { openLmdbEngine } from '../src/engine/lmdb/engine.ts';
+import type { SyncPlace } from '../src/engine/lmdb/pace.ts';
 import type { Script } from './durability/child.ts';
 import { judge, start, strace } from './durability/witness.ts';
 
-/** The journal's batches; roots of the tree and blank segments; pages of the tree; removals. */
-const WRITES = ['pwritev', 'pwrite64', 'writev', 'unlink'] as const;
+/** The journal's batches; roots and blank segments; pages of the tree; segments done with. */
+const WRITES = ['pwritev', 'pwrite64', 'writev', 'unlink', 'rename'] as const;
+const PLACES: readonly SyncPlace[] = ['elsewhere', 'here'];
 type Call = 'fdatasync' | (typeof WRITES)[number];
 
 /** How often the busiest thread makes each call. */
@@ -48,16 +51,21 @@ async function run(context: Context): Promise<Report> {
   const made = WRITES.map((call) => `${calls[call]} ${call}`).join(', ');
   context.log(`${transactions} transactions make ${calls.fdatasync} syncs, ${made}`);
   const kills = fresh();
-  // Until there is no such sync any more, and the script comes to its end.
-  for (let index = 1; kills.survived === 0; index++) {
-    await bench.kill('fdatasync', index, 'after', kills);
-    if (index % 50 === 0) context.log(`  ${index} syncs, ${kills.lost} lost`);
+  for (const place of PLACES) {
+    bench.syncs = place;
+    const { survived } = kills;
+    // Until there is no such sync any more, and the script comes to its end.
+    for (let index = 1; kills.survived === survived; index++) {
+      await bench.kill('fdatasync', index, 'after', kills);
+      if (index % 50 === 0) context.log(`  ${index} syncs ${place}, ${kills.lost} lost`);
+    }
   }
   // Between two syncs any write is like another: the long form takes a share of them.
   const writes = fresh();
   for (const call of WRITES) {
     const stride = Math.max(1, Math.floor(calls[call] / (context.long ? 150 : 4)));
     for (let index = 1; index <= calls[call]; index += stride) {
+      bench.syncs = PLACES[index % 2]!;
       await bench.kill(call, index, 'after', writes);
       if (context.long && index % 10 === 1)
         context.log(`  ${index} of ${call}, ${writes.lost} lost`);
@@ -76,7 +84,7 @@ async function run(context: Context): Promise<Report> {
   const all = [kills, writes, creation];
   const ok =
     all.every((one) => one.lost === 0 && one.reused === 0 && one.refused === 0) &&
-    kills.kills >= transactions &&
+    kills.kills >= PLACES.length * transactions &&
     writes.kills > 0 &&
     control.lost > 0;
   return {
@@ -104,6 +112,8 @@ async function run(context: Context): Promise<Report> {
 class Bench {
   readonly #context: Context;
   readonly #transactions: number;
+  /** Who waits for syncs in the runs that follow. */
+  syncs: SyncPlace = 'elsewhere';
   #runs = 0;
 
   constructor(context: Context, transactions: number) {
@@ -180,7 +190,8 @@ class Bench {
     const outstanding = ack === 'early' ? 4 : 1;
     const count = this.#transactions;
     const segmentBytes = SEGMENT_BYTES;
-    return { path, from: 0, count, outstanding, ack, valueBytes: 60, segmentBytes };
+    const { syncs } = this;
+    return { path, from: 0, count, outstanding, ack, valueBytes: 60, segmentBytes, syncs };
   }
 }
 
@@ -192,6 +203,7 @@ function countCalls(lines: readonly string[]): Calls {
     pwrite64: 0,
     writev: 0,
     unlink: 0,
+    rename: 0,
   };
   const seen = new Map<string, number>();
   for (const line of lines) {

@@ -1,7 +1,7 @@
 /**
- * The disk refuses one call: a sync, the write of a batch, of a blank segment, of a root, of pages. From then on nothing
- * may be acknowledged, the process lives and says what happened, and the store opened again holds
- * everything that had been acknowledged.
+ * The disk refuses one call: a sync, the write of a batch, of a blank segment, of a root, of pages.
+ * From then on nothing may be acknowledged, the process lives and says what happened, and the store
+ * opened again holds everything that had been acknowledged; whoever waits for syncs.
  *
  * The control takes an error for a success; it must lose.
  */
@@ -9,11 +9,13 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Context, Experiment, Report } from '../scripts/experiment.ts';
 import { openLmdbEngine } from '../src/engine/lmdb/engine.ts';
+import type { SyncPlace } from '../src/engine/lmdb/pace.ts';
 import type { Script } from './durability/child.ts';
 import { judge, start, strace } from './durability/witness.ts';
 
 const CALLS = ['fdatasync', 'pwritev', 'pwrite64', 'writev'] as const;
 const ERRORS = ['EIO', 'ENOSPC'] as const;
+const PLACES: readonly SyncPlace[] = ['elsewhere', 'here'];
 const PUTS = 40;
 /** Full after a few puts, so that the tree is written as well. */
 const SEGMENT_BYTES = 8_192;
@@ -51,13 +53,19 @@ async function run(context: Context): Promise<Report> {
   const tally = fresh();
   for (const call of CALLS) {
     for (const error of ERRORS) {
-      for (const index of indexes) await disturb(context, call, error, index, 'after', tally);
+      for (const index of indexes) {
+        for (const syncs of PLACES) {
+          await disturb(context, { call, error, index, syncs }, 'after', tally);
+        }
+      }
     }
     context.log(`${call}: ${tally.failures} failures so far, ${tally.lost} lost`);
   }
   const control = fresh();
-  for (const index of indexes)
-    await disturb(context, 'fdatasync', 'EIO', index, 'swallow', control);
+  for (const index of indexes) {
+    const failure = { call: 'fdatasync', error: 'EIO', index, syncs: 'elsewhere' } as const;
+    await disturb(context, failure, 'swallow', control);
+  }
   const ok =
     tally.failures > 0 &&
     tally.lost === 0 &&
@@ -84,13 +92,18 @@ async function run(context: Context): Promise<Report> {
   };
 }
 
+interface Failure {
+  readonly call: string;
+  readonly error: string;
+  readonly index: number;
+  readonly syncs: SyncPlace;
+}
+
 let runs = 0;
 
 async function disturb(
   context: Context,
-  call: string,
-  error: string,
-  index: number,
+  { call, error, index, syncs }: Failure,
   ack: Script['ack'],
   tally: Tally,
 ): Promise<void> {
@@ -104,6 +117,7 @@ async function disturb(
     ack,
     valueBytes: 200,
     segmentBytes: SEGMENT_BYTES,
+    syncs,
   };
   const ran = await start(script, strace(call, `error=${error}:when=${index}`)).finished;
   if (ran.errors.length > 0) tally.failures++;

@@ -11,6 +11,7 @@
 import { writeSync } from 'node:fs';
 import { utf8 } from '../../src/base/bytes.ts';
 import { openLmdbEngine } from '../../src/engine/lmdb/engine.ts';
+import type { SyncPlace } from '../../src/engine/lmdb/pace.ts';
 import { HoldfastError } from '../../src/model/errors.ts';
 
 export interface Script {
@@ -22,6 +23,8 @@ export interface Script {
   readonly valueBytes: number;
   /** Small segments, so that a short script fills and folds many. */
   readonly segmentBytes?: number;
+  /** Who waits for syncs; without a word it depends on the disk. */
+  readonly syncs?: SyncPlace;
 }
 
 const script = JSON.parse(process.argv[2] ?? '{}') as Script;
@@ -32,10 +35,11 @@ function tell(line: string): void {
 }
 
 async function run(): Promise<void> {
-  const { segmentBytes } = script;
+  const { segmentBytes, syncs } = script;
   const engine = await openLmdbEngine(script.path, {
     retainRevisions: 0,
     quotaBytes: 0,
+    ...(syncs ? { syncs } : {}),
     ...(segmentBytes ? { journal: { firstBytes: segmentBytes, mostBytes: segmentBytes } } : {}),
   });
   tell('open');

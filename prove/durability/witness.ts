@@ -45,7 +45,8 @@ export function start(script: Script, prefix: readonly string[] = []): Running {
   ];
   const child = spawn(command[0]!, command.slice(1), {
     detached: true,
-    // One thread writes, so that the N-th call of the process is the N-th call of the thread.
+    // One thread of the pool, so that the N-th call of the process is the N-th call of a thread; but
+    // for those of the main thread, which come in its own count.
     env: { ...process.env, UV_THREADPOOL_SIZE: '1' },
     stdio: ['ignore', 'pipe', 'ignore'],
   });

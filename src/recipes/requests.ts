@@ -20,15 +20,16 @@ export class Requests {
   ): Promise<T> {
     return new Promise((resolve, reject) => {
       const fail = again ? (error: unknown): void => resolve(again(error)) : reject;
-      const answer = send();
       const request: Request = { startedAtMs, fail, place: undefined };
       this.#underWay.add(request);
-      answer.then(
+      started(send).then(
         (value) => {
           this.#underWay.delete(request);
           resolve(value);
         },
         (error: unknown) => {
+          // Given up on before, it has failed already.
+          if (!this.#underWay.has(request)) return;
           this.#underWay.delete(request);
           fail(error);
         },
@@ -43,5 +44,14 @@ export class Requests {
       this.#underWay.delete(request);
       request.fail(error());
     }
+  }
+}
+
+/** What is thrown at once fails like any other. */
+function started<T>(send: () => Promise<T>): Promise<T> {
+  try {
+    return send();
+  } catch (error) {
+    return Promise.reject(error);
   }
 }

@@ -1,6 +1,6 @@
 /**
  * Changes in memory, as they stand in the journal, one after the other. Each has an address; what
- * has been written stays as it is. The changes of the open batch stand in one piece, so that they
+ * has been written stays as it is until the layer is released. The changes of the open batch stand in one piece, so that they
  * are written to the disk as they are.
  */
 import { copyBytes } from '../../base/allocate.ts';
@@ -84,9 +84,11 @@ export class ChangeMemory {
     const last = this.#pieces[this.#pieces.length - 1];
     // Batches of one file are views of the same memory: one piece holds them all.
     const shared = last && last.memory.buffer === batch.buffer;
-    const piece = shared ? last : newPiece(this.#end, new Uint8Array(batch.buffer));
+    // What stands before it in the file is in a piece already, and needs no addresses again.
+    const rest = shared ? last.memory : new Uint8Array(batch.buffer, batch.byteOffset);
+    const piece = shared ? last : newPiece(this.#end, rest);
     if (!shared) this.#pieces.push(piece);
-    const begin = piece.base + batch.byteOffset;
+    const begin = piece.base + batch.byteOffset - rest.byteOffset;
     this.#end = begin + batch.length;
     if (this.#end >= BYTES_MAX) throw tooMuch();
     this.#begin = this.#end;
@@ -133,7 +135,7 @@ export class ChangeMemory {
     return this.compareKey(a, this.key(b));
   }
 
-  /** A view. */
+  /** A view, of no use once the layer is released. */
   key(address: number): Bytes {
     const { base, memory } = this.#pieceOf(address);
     const at = address - base;
@@ -193,11 +195,18 @@ export class ChangeMemory {
     return piece;
   }
 
-  /** Most reads are of what was written lately: look from the end. */
+  /** Most reads are of what was written lately: look at the end first. */
   #pieceOf(address: number): Piece {
-    let at = this.#pieces.length - 1;
-    while (this.#pieces[at]!.base > address) at--;
-    return this.#pieces[at]!;
+    const pieces = this.#pieces;
+    let high = pieces.length - 1;
+    if (pieces[high]!.base <= address) return pieces[high]!;
+    let low = 0;
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (pieces[middle]!.base <= address) low = middle;
+      else high = middle;
+    }
+    return pieces[low]!;
   }
 }
 

@@ -7,7 +7,8 @@
  * still blank: then the batch was never acknowledged, and is left out. A sector that is neither was
  * changed by something else, and nothing behind it can be trusted: that is damage, never skipped.
  * So is anything that stands behind a batch that is not whole: it was begun when that one was.
- * No file is written twice, so nothing old can be taken for something new.
+ * A file is blank, and that is on the disk, before it has the name of a segment, and is not written
+ * twice under it; so nothing old can be taken for something new.
  */
 import { crc32 } from 'node:zlib';
 import {

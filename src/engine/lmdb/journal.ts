@@ -3,7 +3,7 @@
  *
  * Segments are made before they are needed, full of zeros and synced, so that a batch changes
  * nothing of a file but its bytes and costs the disk a single step. A segment that is full is
- * closed by a mark that says that the next one is there.
+ * closed by a mark that says that the next one is there. One that is folded may become another.
  */
 import {
   closeSync,
@@ -14,7 +14,7 @@ import {
   statfsSync,
   writevSync,
 } from 'node:fs';
-import { type FileHandle, open, readdir, rm } from 'node:fs/promises';
+import { type FileHandle, open, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Bytes } from '../../base/bytes.ts';
 import { HoldfastError } from '../../model/errors.ts';
@@ -33,7 +33,9 @@ import {
   truncatedSegment,
   type Written,
 } from './journal-format.ts';
+import type { Pace } from './pace.ts';
 import { SegmentMemory } from './segment-memory.ts';
+import { SpareSegments, segmentOfSpare } from './spare-segments.ts';
 
 /** Rooms of the segments: a store that is used little stays small. */
 export interface SegmentRooms {
@@ -61,20 +63,24 @@ export interface JournalOptions {
 
 export class Journal {
   readonly #options: JournalOptions;
+  readonly #spares: SpareSegments;
   #segment: Segment;
   #next: Promise<Segment> | undefined;
   #position: Position = JOURNAL_BEGIN;
   #end = 0;
   #stuck = false;
 
-  private constructor(options: JournalOptions, segment: Segment) {
+  private constructor(options: JournalOptions, spares: SpareSegments, segment: Segment) {
     this.#options = options;
+    this.#spares = spares;
     this.#segment = segment;
   }
 
   /** A journal whose first segment is there; nothing is in it. */
   static async create(options: JournalOptions): Promise<Journal> {
-    return new Journal(options, await prepare(options, 1));
+    const { mostBytes } = options.rooms ?? SEGMENT_ROOMS;
+    const spares = new SpareSegments(options.directory, mostBytes);
+    return new Journal(options, spares, await prepare(options, 1, spares));
   }
 
   /** Where a reader would begin who wants what is appended from now on. */
@@ -83,7 +89,7 @@ export class Journal {
   }
 
   get bytes(): number {
-    return this.#segment.room;
+    return this.#segment.room + this.#spares.bytes;
   }
 
   /** Whether it is time to go on to the next segment once a batch of so many bytes is written. */
@@ -97,9 +103,12 @@ export class Journal {
   }
 
   /** Resolves when the batch is on the disk; `here` keeps the thread until then. */
-  async append(changes: Bytes, here = false): Promise<void> {
+  async append(changes: Bytes, pace: Pace, here: boolean): Promise<void> {
     const { room } = this.#segment;
-    await this.#write(encodeBatch(this.#segment, room, this.#position, changes), here);
+    const written = encodeBatch(this.#segment, room, this.#position, changes);
+    await this.#write(written, (fd) =>
+      here ? pace.here(() => fdatasyncSync(fd)) : pace.elsewhere(() => syncElsewhere(fd)),
+    );
     if (this.#end > room / 2) void this.#prepareNext().catch(() => {});
   }
 
@@ -111,6 +120,20 @@ export class Journal {
     this.#segment = next;
     this.#next = undefined;
     this.#end = 0;
+  }
+
+  /** Takes away what stands before `mark`: it is folded. */
+  async sweep({ epoch, segment }: JournalMark): Promise<void> {
+    const { directory } = this.#options;
+    for (const name of await readdir(directory)) {
+      const found = segmentOfName(name);
+      if (found?.epoch === epoch && found.segment < segment) await this.#spares.retire(name);
+    }
+  }
+
+  /** Gives the disk back what is kept for later segments. */
+  makeRoom(): Promise<void> {
+    return this.#spares.drop();
   }
 
   async close(): Promise<void> {
@@ -126,7 +149,7 @@ export class Journal {
 
   async #prepare(segment: number): Promise<Segment> {
     try {
-      const prepared = await prepare(this.#options, segment);
+      const prepared = await prepare(this.#options, segment, this.#spares);
       this.#stuck = false;
       return prepared;
     } catch (error) {
@@ -136,7 +159,10 @@ export class Journal {
     }
   }
 
-  async #write(written: Written, here = false): Promise<void> {
+  async #write(
+    written: Written,
+    sync: (fd: number) => Promise<void> | void = syncElsewhere,
+  ): Promise<void> {
     const { fd } = this.#segment;
     const done = writevSync(fd, written.buffers as NodeJS.ArrayBufferView[], this.#end);
     if (done !== written.bytes) {
@@ -144,8 +170,8 @@ export class Journal {
         code: 'ENOSPC',
       });
     }
-    if (here) fdatasyncSync(fd);
-    else await syncElsewhere(fd);
+    const synced = sync(fd);
+    if (synced) await synced;
     this.#end += written.bytes;
     this.#position = written.after;
   }
@@ -157,22 +183,36 @@ function syncElsewhere(fd: number): Promise<void> {
   });
 }
 
-async function prepare(options: JournalOptions, segment: number): Promise<Segment> {
+async function prepare(
+  options: JournalOptions,
+  segment: number,
+  spares: SpareSegments,
+): Promise<Segment> {
   const { directory, epoch, storeId, rooms = SEGMENT_ROOMS } = options;
   const room = Math.min(rooms.mostBytes, rooms.firstBytes * 2 ** (segment - 1));
   const path = join(directory, segmentName(epoch, segment));
-  ensureRoom(directory, room);
-  const file = await open(path, 'wx', 0o600);
+  const spare = spares.take(room);
+  if (spare === undefined) {
+    ensureRoom(directory, room);
+    await makeBlank(path, 'wx', room);
+  } else {
+    await makeBlank(spare, 'r+', room);
+    await rename(spare, path);
+  }
+  await syncEntries(directory);
+  return { storeId, epoch, segment, room, fd: openSync(path, 'r+') };
+}
+
+async function makeBlank(path: string, flags: string, room: number): Promise<void> {
+  const file = await open(path, flags, 0o600);
   try {
     await fill(file, room);
   } catch (error) {
-    await file.close();
-    await rm(path);
+    await rm(path, { force: true });
     throw error;
+  } finally {
+    await file.close();
   }
-  await file.close();
-  await syncEntries(directory);
-  return { storeId, epoch, segment, room, fd: openSync(path, 'r+') };
 }
 
 /** As `syncDirectory` does, beside the loop: this happens while the store serves. */
@@ -276,15 +316,16 @@ function ensureNoneLater(directory: string, head: Head): void {
   }
 }
 
-/** Removes the segments of earlier owners, and those of this one before `segment`. */
+/** Removes the segments of earlier owners, those of this one before `segment`, and spare ones. */
 export async function sweepSegments(
   directory: string,
   epoch: number,
   segment: number,
 ): Promise<void> {
   for (const name of await readdir(directory)) {
-    const found = segmentOfName(name);
+    const spare = segmentOfSpare(name);
+    const found = spare ?? segmentOfName(name);
     if (!found || found.epoch > epoch) continue;
-    if (found.epoch < epoch || found.segment < segment) await rm(join(directory, name));
+    if (spare || found.epoch < epoch || found.segment < segment) await rm(join(directory, name));
   }
 }

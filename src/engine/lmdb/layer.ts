@@ -138,7 +138,7 @@ export class Layer {
     return this.endOfCut(key, committed) === undefined ? undefined : null;
   }
 
-  /** Whether a change of this very key is here; it may also be cut off. */
+  /** Whether a change of this very key is here. That it lies in a cut does not count. */
   decides(probe: Probe, committed: boolean): boolean {
     return this.#sections[probe.key[0]!]?.find(probe, committed) !== undefined;
   }

@@ -7,6 +7,7 @@ import { type Bytes, compareBytes, text, utf8 } from '../../base/bytes.ts';
 import { type Random, seededRandom } from '../../base/random.ts';
 import type { Table, TableReader } from '../../mvcc/table.ts';
 import { type OpenedStore, openStore, verifyStore } from './opening.ts';
+import type { SyncPlace } from './pace.ts';
 
 let directory: string;
 const undo: (() => Promise<void>)[] = [];
@@ -16,6 +17,7 @@ beforeEach(() => {
 });
 
 afterEach(async () => {
+  syncs = undefined;
   for (const step of undo.splice(0).reverse()) await step();
   rmSync(directory, { recursive: true, force: true });
 });
@@ -23,8 +25,12 @@ afterEach(async () => {
 /** Segments so small that every few batches one is full and folded. */
 const JOURNAL = { firstBytes: 8_192, mostBytes: 16_384 };
 
+/** Who waits for syncs: both ways lead to the same. */
+const PLACES: readonly SyncPlace[] = ['here', 'elsewhere'];
+let syncs: SyncPlace | undefined;
+
 async function opened(path: string): Promise<OpenedStore> {
-  const store = await openStore(path, { journal: JOURNAL });
+  const store = await openStore(path, { journal: JOURNAL, ...(syncs ? { syncs } : {}) });
   undo.push(() => store.close());
   return store;
 }
@@ -97,9 +103,14 @@ function copyOf(path: string, to: string): void {
   cpSync(path, to, { recursive: true, filter: (name) => !name.endsWith('.sock') });
 }
 
+function both(seeds: readonly number[]): [number, SyncPlace][] {
+  return seeds.flatMap((seed) => PLACES.map((place): [number, SyncPlace] => [seed, place]));
+}
+
 describe('the journal, the layers and the tree', () => {
-  for (const seed of [1, 2, 3, 4, 5]) {
-    it(`hold together what a plain table holds (seed ${seed})`, async () => {
+  for (const [seed, place] of both([1, 2, 3, 4, 5])) {
+    it(`hold together what a plain table holds (seed ${seed}, syncs ${place})`, async () => {
+      syncs = place;
       const random = seededRandom(seed);
       const path = join(directory, 'store');
       let { store, close } = await opened(path);
@@ -128,8 +139,9 @@ describe('the journal, the layers and the tree', () => {
     });
   }
 
-  for (const seed of [21, 22, 23]) {
-    it(`show what is durable while more is under way (seed ${seed})`, async () => {
+  for (const [seed, place] of both([21, 22, 23])) {
+    it(`show what is durable while more is under way (seed ${seed}, syncs ${place})`, async () => {
+      syncs = place;
       const random = seededRandom(seed);
       const { store } = await opened(join(directory, 'store'));
       const model: Model = new Map();

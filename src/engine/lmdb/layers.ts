@@ -120,7 +120,7 @@ class Above {
       walks.push(layer.walk(begin, end, reverse));
       if (!layer.hasCutIn(start, end)) continue;
       hasCuts = true;
-      // What lies below a cut needs not be looked through: of a log that may be all of it.
+      // What lies below a cut need not be looked through: of a log that may be all of it.
       begin = layer.endOfCut(begin, committed) ?? begin;
     }
     this.begin = begin;

@@ -40,6 +40,7 @@ import {
   socketsIn,
   sweepSockets,
 } from './owner.ts';
+import type { SyncPlace } from './pace.ts';
 import { PageFile, truncated } from './pages.ts';
 import { complete, type Inspection, inspect, scrubNow, withDataFile } from './scrub.ts';
 import { LmdbStore } from './store.ts';
@@ -53,6 +54,8 @@ export interface StoreOptions extends Partial<DirectoryOptions> {
   readonly scrubBytesAtStart?: number;
   /** How large the segments of the journal are. */
   readonly journal?: SegmentRooms;
+  /** Who waits for syncs; for trying both. */
+  readonly syncs?: SyncPlace;
   /** This owner serves the others, and may be replaced when it does not answer any more. */
   readonly shared?: boolean;
   /** The socket of a shared owner that does not answer: the store is taken from it. */
@@ -213,7 +216,12 @@ async function asOwner(path: string, options: StoreOptions, claim: Claim): Promi
     syncDirectory(path);
     writeEra(path, 0);
     sweepSockets(path, sockets, owner.record.socket);
-    const store = await LmdbStore.open({ path, tree, rooms: options.journal });
+    const store = await LmdbStore.open({
+      path,
+      tree,
+      rooms: options.journal,
+      syncs: options.syncs,
+    });
     return opened(path, { store, tree, native: native!, owner, scrubbed });
   } catch (error) {
     await native?.close();

@@ -3,6 +3,17 @@ import { ManualClock } from '../../base/clock.ts';
 import { Pace } from './pace.ts';
 
 describe('who waits for a sync', () => {
+  it('may be said', async () => {
+    const clock = new ManualClock();
+    for (const place of ['here', 'elsewhere'] as const) {
+      const pace = new Pace(clock, place);
+      for (let i = 0; i < 40; i++) {
+        expect(pace.waitsHere).toBe(place === 'here');
+        pace.here(() => clock.advance(40));
+      }
+    }
+  });
+
   it('is this thread while they are short, in spite of some that are a little longer', async () => {
     const { pace, syncs } = paced();
     await syncs(20, 0.2);
@@ -53,7 +64,8 @@ function paced(): { pace: Pace; syncs: (count: number, ms: number) => Promise<nu
     for (let i = 0; i < count; i++) {
       const isHere = pace.waitsHere;
       if (isHere) here++;
-      await pace.timed(async () => clock.advance(ms), isHere);
+      if (isHere) pace.here(() => clock.advance(ms));
+      else await pace.elsewhere(async () => clock.advance(ms));
     }
     return here;
   };

@@ -16,22 +16,27 @@ const HANDED_OVER_MAX = 4_096;
 /** What a batch is evaluated for at most where its sync is waited for: the loop has other work. */
 const TURN_MS = 4;
 
+/** Who waits for syncs: this thread, or one of the pool. Without a word it depends on the disk. */
+export type SyncPlace = 'here' | 'elsewhere';
+
 export class Pace {
   readonly #clock: Clock;
+  readonly #always: SyncPlace | undefined;
   #syncMs = 0;
   #writtenMs = 0;
   #fromMs = 0;
   #untilMs = 0;
   #tookMs = 0;
-  /** The same of those that were waited for here. */
+  /** What one takes that is waited for here. */
   #hereMs = 0;
   #shortOnes = 0;
   /** So many syncs are done elsewhere before one is tried here; and so many the next time. */
   #elsewhere = 0;
   #patience = HANDED_OVER;
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, always?: SyncPlace) {
     this.#clock = clock;
+    this.#always = always;
   }
 
   /** What a sync takes, by the short ones of late. */
@@ -41,7 +46,7 @@ export class Pace {
 
   /** Syncs are so short that waiting for one here is cheaper than having it done elsewhere. */
   get waitsHere(): boolean {
-    return this.#elsewhere === 0;
+    return this.#always ? this.#always === 'here' : this.#elsewhere === 0;
   }
 
   /** For how long a batch had better be evaluated, whoever waits for its sync. */
@@ -59,12 +64,18 @@ export class Pace {
     this.#writtenMs = this.#clock.now() + this.#syncMs;
   }
 
-  async timed(sync: () => Promise<void>, here: boolean): Promise<void> {
+  /** A sync that this thread waits for. */
+  here(sync: () => void): void {
+    const from = this.#clock.now();
+    sync();
+    this.#tookHere(this.#clock.now() - from);
+  }
+
+  /** One that another thread does; what this one does meanwhile may make it look longer. */
+  async elsewhere(sync: () => Promise<void>): Promise<void> {
     const from = this.#clock.now();
     await sync();
-    const tookMs = this.#clock.now() - from;
-    if (here) this.#tookHere(tookMs);
-    else this.#tookElsewhere(tookMs);
+    this.#tookElsewhere(this.#clock.now() - from);
   }
 
   #tookHere(ms: number): void {
@@ -73,6 +84,8 @@ export class Pace {
       if (++this.#shortOnes >= HANDED_OVER) this.#patience = HANDED_OVER;
       return;
     }
+    // Until one has been seen that was done elsewhere, this is what is known.
+    if (this.#syncMs === 0) this.#syncMs = ms;
     this.#hereMs = 0;
     this.#shortOnes = 0;
     this.#elsewhere = this.#patience;

@@ -191,11 +191,9 @@ describe('a commit that cannot be', () => {
         table.put(utf8('a'), utf8('2'));
         table.remove(utf8('b'));
         table.put(utf8('c'), utf8('2'));
-      }),
-      store.commit((table) => {
-        table.put(utf8('d'), utf8('2'));
         throw new Error('a fault in the rules');
       }),
+      store.commit((table) => table.put(utf8('d'), utf8('2'))),
     ]);
     for (const outcome of outcomes) {
       expect(outcome).toMatchObject({

@@ -6,12 +6,10 @@
  * answered. What is in the journal stands in layers in memory, above the tree; a thread folds full
  * segments into the tree meanwhile.
  *
- * A batch is acknowledged only if the store is still ours *after* its sync. Whoever takes over
- * claims first and reads the journal then: so either he reads the batch, or we see his claim and
- * acknowledge nothing.
+ * A batch is acknowledged only if the store is still ours *after* its sync. Who takes over claims
+ * first and reads then: so he reads the batch, or we see his claim and acknowledge nothing.
  *
- * A write or sync that failed finishes the store: a sync that failed once may report success the
- * next time although the pages are lost, so it is never tried again.
+ * A write or sync that failed finishes the store; a second try may report success for lost pages.
  */
 import { setImmediate as endOfTurn } from 'node:timers/promises';
 import { systemClock, systemRandom } from '../../base/system.ts';
@@ -26,7 +24,7 @@ import { Journal, type SegmentRooms, sweepSegments } from './journal.ts';
 import { type HashSecret, Probe, secretFrom } from './key-hash.ts';
 import { Layer, type SealedBatch } from './layer.ts';
 import { LayersReader } from './layers.ts';
-import { Pace } from './pace.ts';
+import { Pace, type SyncPlace } from './pace.ts';
 import type { Tree } from './tree.ts';
 import { TreeRanges } from './tree-ranges.ts';
 import { WorkTable } from './work-table.ts';
@@ -64,6 +62,7 @@ export interface StoreParts {
   readonly path: string;
   readonly tree: Tree;
   readonly rooms?: SegmentRooms | undefined;
+  readonly syncs?: SyncPlace | undefined;
 }
 
 export class LmdbStore implements Store {
@@ -100,14 +99,15 @@ export class LmdbStore implements Store {
   #writing = false;
   #soon = false;
   #evaluating = false;
-  readonly #pace = new Pace(systemClock);
+  readonly #pace: Pace;
   #finished: HoldfastError | undefined;
   #condemned: HoldfastError | undefined;
   #closing: Promise<void> | undefined;
   /** Since the running code last gave way, the store was seen to be ours. */
   #looked = false;
 
-  private constructor({ path, tree, rooms }: StoreParts, journal: Journal) {
+  private constructor({ path, tree, rooms, syncs }: StoreParts, journal: Journal) {
+    this.#pace = new Pace(systemClock, syncs);
     this.#path = path;
     this.#tree = tree;
     this.#journal = journal;
@@ -216,8 +216,8 @@ export class LmdbStore implements Store {
   }
 
   /**
-   * While works run: the disk has nothing to do, or will have soon. What has run had better be on
-   * its way while the others run.
+   * While works run: the disk has nothing to do, or will have soon, or it is the loop's turn. What
+   * has run had better be on its way while the others run.
    */
   get isPressed(): boolean {
     return this.#layer.openBytes >= BATCH_BYTES || this.#pace.isOver;
@@ -325,12 +325,12 @@ export class LmdbStore implements Store {
     await Promise.resolve();
     let durable: Batch | undefined;
     while (durable || this.#queue.length > 0 || this.#works.length > 0) {
-      const here = this.#syncsHere;
-      if (durable && (here || durable.tookMs * 2 < this.#pace.syncMs)) {
+      if (durable && (this.#syncsHere || durable.tookMs * 2 < this.#pace.syncMs)) {
         this.#publish(durable);
         durable = undefined;
-        if (here || this.#queue.length > 0 || this.#works.length > 0) await endOfTurn();
+        await endOfTurn();
       }
+      const here = this.#syncsHere;
       // What has run already must not wait for what has not.
       if (here || this.#works.length === 0) this.#evaluate(this.#pace.turnMs(here));
       const batch = this.#seal();
@@ -417,7 +417,7 @@ export class LmdbStore implements Store {
   }
 
   /** Resolves when the batch is on the disk. False: it is not, or the store is no longer ours. */
-  async #write({ works, sealed }: Batch, here: boolean): Promise<boolean> {
+  async #write({ works, sealed: { bytes } }: Batch, here: boolean): Promise<boolean> {
     if (!here) {
       this.#writing = true;
       this.#pace.writes();
@@ -427,8 +427,7 @@ export class LmdbStore implements Store {
     try {
       await this.#rotated;
       if (this.#finished) throw refusal(this.#finished);
-      const { bytes } = sealed;
-      if (bytes.length > 0) await this.#pace.timed(() => this.#journal.append(bytes, here), here);
+      if (bytes.length > 0) await this.#journal.append(bytes, this.#pace, here);
       this.#tree.ensureOwned();
       return true;
     } catch (error) {
@@ -477,7 +476,8 @@ export class LmdbStore implements Store {
     } catch (error) {
       // Without room the journal and the layers stay as they are, and the next fold tries again.
       this.#foldFull = isNoSpace(error);
-      if (!this.#foldFull) this.#finish(storageFailed(error), []);
+      if (this.#foldFull) await this.#journal.makeRoom().catch(() => {});
+      else this.#finish(storageFailed(error), []);
       return;
     }
     this.#foldFull = false;
@@ -485,7 +485,7 @@ export class LmdbStore implements Store {
     for (const layer of this.#layers) if (layer !== this.#layer) layer.release();
     this.#layers = [this.#layer];
     // What cannot be removed now is removed at the next fold, or start.
-    await sweepSegments(this.#path, mark.epoch, mark.segment).catch(() => {});
+    await this.#journal.sweep(mark).catch(() => {});
   }
 
   /** Stops for good: what was in the failed batch may have happened, what waits has not. */
