@@ -47,7 +47,7 @@ export const SEGMENT_ROOMS: SegmentRooms = { firstBytes: 2 ** 18, mostBytes: 2 *
 
 /** What is left of a segment when the next one is taken: enough for most batches. */
 const REST = 1 / 8;
-const ZEROS = new Uint8Array(2 ** 18);
+const ZEROS = new Uint8Array(2 ** 20);
 
 interface Segment extends SegmentId {
   readonly fd: number;
@@ -234,7 +234,7 @@ function ensureRoom(directory: string, room: number): void {
   });
 }
 
-/** In small steps, each on the disk before the next, so that nobody else's sync waits for long. */
+/** In steps, each on the disk before the next, so that nobody else's sync waits for all of it. */
 async function fill(file: FileHandle, room: number): Promise<void> {
   for (let at = 0; at < room; at += ZEROS.length) {
     await file.write(ZEROS, 0, Math.min(ZEROS.length, room - at), at);
