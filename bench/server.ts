@@ -70,11 +70,12 @@ async function run(context: Context): Promise<Report> {
     if (ratio < must) misses.push(what);
     context.log(`${what.padEnd(24)} ${Math.round(a)} : ${Math.round(b)} = ${ratio.toFixed(2)}`);
   };
-  const seconds = context.options.quick ? 1 : context.long ? 5 : 2;
+  const turnSeconds = context.options.quick ? 1 : context.long ? 5 : 2;
+  const seconds = turnSeconds * TURNS;
   for (const load of LOADS) {
     for (const method of ['put', 'range'] as const) {
       const body = bodyFile(context, method);
-      const measure = (target: Target): number => h2load(target, method, load, body, seconds);
+      const measure = (target: Target): number => h2load(target, method, load, body, turnSeconds);
       const [a, b] = inTurns(ours, theirs, measure);
       judge(`${method} ${load.name}`, a, b, load[method]);
     }

@@ -1,7 +1,7 @@
 /**
  * Changes in memory, as they stand in the journal, one after the other. Each has an address; what
- * has been written stays as it is until the layer is released. The changes of the open batch stand in one piece, so that they
- * are written to the disk as they are.
+ * has been written stays as it is until the layer is released. The changes of the open batch stand
+ * in one piece, so that they are written to the disk as they are.
  */
 import { copyBytes } from '../../base/allocate.ts';
 import type { Bytes } from '../../base/bytes.ts';
