@@ -9,9 +9,15 @@ import type { Tokens } from './access/tokens.ts';
 
 const NOBODY: Identity = { user: undefined };
 
+/** What a call shows of its caller; looked at only while access control is on. */
+export interface Credentials {
+  /** The metadata of that name, or else the `authorization` header. */
+  readonly token: string | undefined;
+  readonly tls: TLSSocket | undefined;
+}
+
 export interface Callers {
-  /** `token` is the metadata of that name, or else the `authorization` header. */
-  identify(token: string | undefined, tls: TLSSocket | undefined): Identity;
+  identify(shown: Credentials): Identity;
 }
 
 export interface CallerOptions {
@@ -25,8 +31,9 @@ export interface CallerOptions {
 export function callers({ tokens, open, certificates }: CallerOptions): Callers {
   const known = new WeakMap<TLSSocket, Identity>();
   return {
-    identify(token, tls) {
+    identify(shown) {
       if (open()) return NOBODY;
+      const { token, tls } = shown;
       if (token !== undefined && token !== '') return bearer(tokens, token);
       if (!certificates || !tls) return NOBODY;
       const identity = known.get(tls) ?? certificateUser(tls);

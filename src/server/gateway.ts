@@ -80,7 +80,7 @@ export class Gateway {
 
   #call(exchange: Exchange, signal: AbortSignal): Call {
     const token = exchange.header('grpc-metadata-token') ?? exchange.header('authorization');
-    const identity = this.#options.callers.identify(token, exchange.tls);
+    const identity = this.#options.callers.identify({ token, tls: exchange.tls });
     if (
       token === undefined &&
       identity.user !== undefined &&

@@ -1,4 +1,5 @@
 /** The services on gRPC. */
+import type { TLSSocket } from 'node:tls';
 import type { Clock } from '../base/clock.ts';
 import { HOPS_HEADER, type Hops, LOOP_MESSAGE } from '../model/hops.ts';
 import type { StreamHandler } from '../wire/http2/connection.ts';
@@ -7,7 +8,7 @@ import { GrpcServer, type ServerCall } from '../wire/net/grpc-server.ts';
 import type { ServerSession } from '../wire/net/server-session.ts';
 import type { Identity } from './access/gate.ts';
 import type { Call, Connection } from './backend.ts';
-import { type Callers, certificateName } from './callers.ts';
+import { type Callers, type Credentials, certificateName } from './callers.ts';
 import { connectionOn } from './exchange.ts';
 import type { Handler } from './services/service.ts';
 
@@ -67,14 +68,21 @@ function refuseLoops(call: ServerCall, hops: Hops): void {
 const CONNECTIONS = new WeakMap<ServerSession, Connection>();
 
 /** Signal and connection are made only for the calls that ask for them. */
-class GrpcCall implements Call {
+class GrpcCall implements Call, Credentials {
   readonly identity: Identity;
   readonly #call: ServerCall;
 
   constructor(call: ServerCall, callers: Callers) {
     this.#call = call;
-    const token = call.header('token') ?? call.header('authorization');
-    this.identity = callers.identify(token, call.session.tls);
+    this.identity = callers.identify(this);
+  }
+
+  get token(): string | undefined {
+    return this.#call.header('token') ?? this.#call.header('authorization');
+  }
+
+  get tls(): TLSSocket | undefined {
+    return this.#call.session.tls;
   }
 
   header(name: string): string | undefined {
@@ -90,7 +98,7 @@ class GrpcCall implements Call {
   }
 
   get certificate(): string {
-    return certificateName(this.#call.session.tls);
+    return certificateName(this.tls);
   }
 
   get connection(): Connection {

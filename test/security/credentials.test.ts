@@ -67,8 +67,10 @@ describe('tokens', () => {
     const clock = new ManualClock();
     const who = callers({ tokens: opaqueTokens(clock), open: () => false, certificates: true });
     const tls = { authorized: true, getPeerCertificate: () => ({ subject: { CN: 'root' } }) };
-    expect(who.identify(undefined, tls as never)).toEqual({ user: 'root' });
-    expect(() => who.identify('nonsense', tls as never)).toThrow('invalid auth token');
+    expect(who.identify({ token: undefined, tls: tls as never })).toEqual({ user: 'root' });
+    expect(() => who.identify({ token: 'nonsense', tls: tls as never })).toThrow(
+      'invalid auth token',
+    );
   });
 
   test('an identity with missing parts is refused', () => {
@@ -76,13 +78,13 @@ describe('tokens', () => {
     const who = callers({ tokens, open: () => false, certificates: true });
     for (const subject of [undefined, {}, { CN: '' }, { CN: ['root', 'ann'] }, { O: 'root' }]) {
       const tls = { authorized: true, getPeerCertificate: () => ({ subject }) };
-      expect(who.identify(undefined, tls as never).user).toBeUndefined();
+      expect(who.identify({ token: undefined, tls: tls as never }).user).toBeUndefined();
     }
     const unverified = {
       authorized: false,
       getPeerCertificate: () => ({ subject: { CN: 'root' } }),
     };
-    expect(who.identify(undefined, unverified as never).user).toBeUndefined();
+    expect(who.identify({ token: undefined, tls: unverified as never }).user).toBeUndefined();
   });
 
   test('who may not delete a user cannot end its tokens by asking for it', async () => {

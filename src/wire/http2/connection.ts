@@ -41,6 +41,7 @@ import { Receiver } from './receiver.ts';
 import { Sender } from './sender.ts';
 import { encodeSettings, INITIAL_SETTINGS, type Settings, WINDOW_MAX } from './settings.ts';
 import { Stream, type StreamOwner } from './stream.ts';
+import { StreamTable } from './stream-table.ts';
 
 export type Role = 'client' | 'server';
 
@@ -95,7 +96,7 @@ export class Connection implements StreamOwner {
   readonly #control: ControlHandler;
   readonly #sender: Sender;
   readonly #receiver: Receiver;
-  readonly #streams = new Map<number, Stream>();
+  readonly #streams = new StreamTable();
   /** Ours, as announced; and the peer's, as received. */
   readonly settings: Settings;
   #peer: Settings = INITIAL_SETTINGS;
@@ -251,7 +252,7 @@ export class Connection implements StreamOwner {
     const stream = new Stream(this, id, this.#peer.initialWindowSize, this.#receiver.initialWindow);
     stream.headRequest = headerValue(headers, ':method') === 'HEAD';
     stream.sentHeaders = true;
-    this.#streams.set(id, stream);
+    this.#streams.add(stream);
     this.#sender.headers(stream, headers, end);
     this.#touch();
     return stream;
@@ -362,7 +363,7 @@ export class Connection implements StreamOwner {
   }
 
   get streams(): Iterable<Stream> {
-    return this.#streams.values();
+    return this.#streams.all();
   }
 
   /** Whether an own stream with this id has ever been opened. */
@@ -372,7 +373,7 @@ export class Connection implements StreamOwner {
 
   admit(id: number): Stream {
     const stream = new Stream(this, id, this.#peer.initialWindowSize, this.#receiver.initialWindow);
-    this.#streams.set(id, stream);
+    this.#streams.add(stream);
     return stream;
   }
 
@@ -411,7 +412,7 @@ export class Connection implements StreamOwner {
     this.#sender.frameBytes = settings.maxFrameSize;
     this.#sender.encoder.limitTable(settings.headerTableSize);
     if (change === 0) return true;
-    for (const stream of this.#streams.values()) {
+    for (const stream of this.#streams.all()) {
       stream.sendWindow += change;
       if (stream.sendWindow > WINDOW_MAX) return false;
       if (change > 0) this.#sender.enlist(stream);
@@ -435,7 +436,7 @@ export class Connection implements StreamOwner {
     }
     this.#peerLast = lastStream;
     if (this.role === 'client') {
-      for (const stream of [...this.#streams.values()]) {
+      for (const stream of this.#streams.all()) {
         if (stream.id <= lastStream) continue;
         this.retire(stream);
         this.#handler.onReset(stream, REFUSED_STREAM);
@@ -470,7 +471,7 @@ export class Connection implements StreamOwner {
     this.#closed = true;
     this.#fault = fault;
     this.#receiver.stop();
-    const open = [...this.#streams.values()];
+    const open = this.#streams.all();
     this.#streams.clear();
     this.#ownStreams = 0;
     for (const stream of open) {

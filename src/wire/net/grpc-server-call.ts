@@ -64,7 +64,7 @@ export abstract class ServerCall implements Expiring {
   deadlineSlot: DeadlineSlot | undefined = undefined;
   /** On the server's clock; undefined without a deadline. */
   deadlineAtMs: number | undefined = undefined;
-  /** When it began, where somebody observes calls. */
+  /** When its headers came, on the clock of its connection. */
   startedAtMs = 0;
   #controller: AbortController | undefined = undefined;
   #over = false;

@@ -188,10 +188,9 @@ export class GrpcServer {
 
   #time(call: ServerCall): void {
     const { timeoutMs } = call.head;
-    if (timeoutMs === undefined && !this.#options.onCallEnd) return;
-    const now = this.#clock.now();
-    call.startedAtMs = now;
+    call.startedAtMs = call.session.receivedAtMs;
     if (timeoutMs === undefined) return;
+    const now = this.#clock.now();
     call.deadlineAtMs = now + timeoutMs;
     this.#alarm.add(call, call.deadlineAtMs, now);
   }

@@ -9,13 +9,14 @@ import type { Socket } from 'node:net';
 import type { Clock } from '../../base/clock.ts';
 import type { Connection } from '../http2/connection.ts';
 import { INTERNAL_ERROR } from '../http2/errors.ts';
+import { readInto } from './read-into.ts';
 
 /** So much may gather before we stop reading from a peer that does not read from us. */
 const PAUSE_READING_BYTES = 1_048_576;
 
 export interface LinkEvents {
-  /** After every turn in which something was read or written. */
-  onTurn(): void;
+  /** After every turn in which something was read or written; `nowMs`: when it began. */
+  onTurn(nowMs: number): void;
   /** The socket is closed; the connection has been told. */
   onGone(): void;
   /** A handler threw, which it must not. */
@@ -37,7 +38,7 @@ export class Link {
   readonly #flushLater = (): void => {
     this.#flushDue = false;
     this.flush();
-    this.#events.onTurn();
+    this.#events.onTurn(this.#clock.now());
   };
 
   constructor(socket: Socket, connection: Connection, clock: Clock, events: LinkEvents) {
@@ -46,7 +47,10 @@ export class Link {
     this.#clock = clock;
     this.#events = events;
     this.receivedAtMs = clock.now();
-    socket.on('data', (chunk) => this.#read(chunk));
+    const read = (chunk: Uint8Array): void => this.#read(chunk);
+    // What stands in the socket already comes this way, and on some sockets all.
+    socket.on('data', read);
+    readInto(socket, read);
     socket.on('drain', () => this.#drained());
     socket.on('end', () => this.end());
     // What is wrong with a socket shows in its 'close'; without a listener it would be thrown.
@@ -78,7 +82,7 @@ export class Link {
     }
     this.flush();
     if (this.#blocked && this.connection.buffered > PAUSE_READING_BYTES) this.socket.pause();
-    this.#events.onTurn();
+    this.#events.onTurn(now);
   }
 
   /** The streams of this connection may be in any state now; those of others are not touched. */
@@ -91,7 +95,7 @@ export class Link {
     this.#blocked = false;
     if (this.socket.isPaused()) this.socket.resume();
     this.flush();
-    this.#events.onTurn();
+    this.#events.onTurn(this.#clock.now());
   }
 
   flush(): void {

@@ -53,7 +53,7 @@ export interface SessionOptions {
   readonly random: Random;
   readonly times: SessionTimes;
   /** Something was read or written. */
-  readonly onTurn: () => void;
+  readonly onTurn: (nowMs: number) => void;
   readonly onHandlerError: (error: unknown) => void;
 }
 
@@ -110,14 +110,19 @@ export class ServerSession {
       ...(connectionWindow === undefined ? {} : { connectionWindow }),
     });
     this.#link = new Link(socket, this.connection, this.#clock, {
-      onTurn: () => {
+      onTurn: (nowMs) => {
         this.#turned();
-        options.onTurn();
+        options.onTurn(nowMs);
       },
       onGone,
       onHandlerError: options.onHandlerError,
     });
     this.#link.flush();
+  }
+
+  /** When something was last heard of the peer; within a call's handler, its request. */
+  get receivedAtMs(): number {
+    return this.#link.receivedAtMs;
   }
 
   /** The peer's address as the system knows it; empty for a unix socket. */

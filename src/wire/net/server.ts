@@ -221,7 +221,7 @@ export class Http2Server {
         clock: this.#clock,
         random: this.#random,
         times: this.#times,
-        onTurn: () => this.#vigil.stirred(),
+        onTurn: (nowMs) => this.#vigil.stirred(nowMs),
         onHandlerError: this.#options.onHandlerError ?? (() => {}),
       },
       () => this.#sessions.delete(session),

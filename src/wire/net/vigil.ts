@@ -26,11 +26,10 @@ export class Vigil {
   }
 
   /** Something was read or written. The first time in a while is no reason to expect more. */
-  stirred(): void {
+  stirred(nowMs: number): void {
     if (this.#forMs === 0) return;
-    const now = this.#clock.now();
-    const follows = now - this.#stirredAtMs <= this.#forMs;
-    this.#stirredAtMs = now;
+    const follows = nowMs - this.#stirredAtMs <= this.#forMs;
+    this.#stirredAtMs = nowMs;
     if (this.#awake || !follows) return;
     this.#awake = true;
     setImmediate(this.#look);
