@@ -21,6 +21,9 @@ import { readRecord, scanRecords } from './reader.ts';
 /** Marks a removal in the digest, so that it cannot look like a put. */
 const REMOVAL = 0x72656d6f;
 
+/** Keys of a cut that are read before they are removed: few, since a log is long. */
+const CUT_KEYS = 512;
+
 /** What outlives one batch: buffers, and the upper bound of each section of the table. */
 export interface Workspace {
   scratch: Scratch;
@@ -97,11 +100,11 @@ export class Batch implements Table {
   }
 
   cut(start: Bytes, end: Bytes): void {
-    const doomed: { readonly key: Bytes; readonly checksum: number }[] = [];
-    for (const { key, value } of this.#native.getRange({ start, end })) {
-      doomed.push({ key, checksum: checksumOf(key, value, value.length) });
+    for (;;) {
+      const doomed = [...this.#native.getKeys({ start, end, limit: CUT_KEYS })];
+      if (doomed.length === 0) return;
+      for (const key of doomed) this.#drop(key, this.#checksum(key)!);
     }
-    for (const { key, checksum } of doomed) this.#drop(key, checksum);
   }
 
   #drop(key: Bytes, checksum: number): void {
@@ -116,7 +119,10 @@ export class Batch implements Table {
    * record is not read for its own sake: whether its bytes are right no longer matters.
    */
   #former(key: Bytes): number | undefined {
-    if (this.#raise(key)) return undefined;
+    return this.#raise(key) ? undefined : this.#checksum(key);
+  }
+
+  #checksum(key: Bytes): number | undefined {
     const found = this.#native.getBinaryFast(key);
     return found && checksumOf(key, found, this.#native.lastSize);
   }

@@ -42,6 +42,7 @@ export interface Native {
   /** The bytes stand in a buffer that the next read overwrites. */
   getBinaryFast(key: Bytes, options?: ReadOptions): Bytes | undefined;
   getRange(options: RangeOptions): Iterable<{ readonly key: Bytes; readonly value: Bytes }>;
+  getKeys(options: RangeOptions & { readonly limit?: number }): Iterable<Bytes>;
   /** Inside a transaction: writes at once, and the value's buffer is free again afterwards. */
   putSync(key: Bytes, value: Bytes): boolean;
   removeSync(key: Bytes): boolean;
