@@ -1,6 +1,7 @@
 /**
- * Lock cycles, acquire and release, durable, in this process on the embedded engine, side by side
- * with redlock on one Redis that syncs every write; and what a handover costs in a long line.
+ * Lock cycles, acquire and release, durable, in this process on the embedded engine, and through our
+ * client and server, side by side with redlock on one Redis that syncs every write; and what a
+ * handover costs in a long line.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
@@ -9,11 +10,12 @@ import { Redis } from 'ioredis';
 import type { Context, Experiment, Figures, Report } from '../scripts/experiment.ts';
 import { locate } from '../scripts/packages.mjs';
 import { utf8 } from '../src/base/bytes.ts';
-import { Client } from '../src/client.ts';
+import { Client, connect } from '../src/client.ts';
 import type { Engine } from '../src/engine/contract.ts';
 import { openLmdbEngine } from '../src/engine/lmdb/engine.ts';
 import { prefixRange } from '../src/model/range.ts';
 import { freePort } from '../test/servers/daemon.ts';
+import { startHoldfast } from './support/holdfast-server.ts';
 
 const OUTSTANDING = [1, 64, 512];
 const LINES = [2, 100, 1_000];
@@ -31,7 +33,7 @@ interface Redlock {
 }
 
 export const experiment: Experiment = {
-  about: 'lock cycles on the embedded engine beside redlock on a syncing Redis; handover in a line',
+  about: 'lock cycles, embedded and served, beside redlock on a syncing Redis; handover in a line',
   needs: { 'redis-server': 'redis-server' },
   async run(context: Context): Promise<Report> {
     const ms = context.options.quick === true ? 2_000 : 8_000;
@@ -39,23 +41,25 @@ export const experiment: Experiment = {
     context.cleanup(() => engine.close());
     const hf = new Client(engine, { ttl: TTL_MS }, false);
     context.cleanup(() => hf.close());
+    const served = await connectServed(context);
     const redlock = await startRedlock(context);
+    const contenders = [
+      (name: string) => cycle(hf, name),
+      (name: string) => cycle(served, name),
+      (name: string) => redlockCycle(redlock, name),
+    ];
     const figures: Record<string, number> = {};
     const control: Record<string, number> = {};
     // The first second of each compiles.
-    await measure(64, 1_000, (name) => cycle(hf, name));
-    await measure(64, 500, (name) => redlockCycle(redlock, name));
+    for (const run of contenders) await measure(64, 1_000, run);
     for (const outstanding of OUTSTANDING) {
-      const [ours, theirs] = await inTurns(
-        outstanding,
-        ms,
-        (name) => cycle(hf, name),
-        (name) => redlockCycle(redlock, name),
-      );
-      note(figures, outstanding, ours);
-      note(control, outstanding, theirs);
+      const [ours, through, theirs] = await inTurns(outstanding, ms, contenders);
+      note(figures, outstanding, ours!);
+      note(figures, outstanding, through!, 'through our server: ');
+      note(control, outstanding, theirs!);
+      const told = ({ perSecond, medianMs }: Measured): string => `${perSecond} (${medianMs} ms)`;
       context.log(
-        `${outstanding} at once: ${ours.perSecond} against ${theirs.perSecond} cycles/s, median ${ours.medianMs} against ${theirs.medianMs} ms`,
+        `${outstanding} at once, cycles/s (median): ${told(ours!)}, through our server ${told(through!)}, redlock ${told(theirs!)}`,
       );
     }
     const handovers = new Map(LINES.map((length): [number, number[]] => [length, []]));
@@ -83,10 +87,16 @@ function verdict(figures: Figures, control: Figures): Report {
     'handover, 1,000 waiters against 2 (must be 1.5 or less)': Number(
       (of(1_000) / of(2)).toFixed(2),
     ),
+    'throughput through our server against redlock, 64 at once (must be 1 or more)': Number(
+      (
+        Number(figures['through our server: cycles/s, 64 at once']) /
+        Number(control['cycles/s, 64 at once'])
+      ).toFixed(2),
+    ),
   };
-  const [throughput = 0, latency = 0, handovers = 0] = Object.values(ratios);
+  const [throughput = 0, latency = 0, handovers = 0, served = 0] = Object.values(ratios);
   return {
-    ok: throughput >= 2 && latency <= 1.3 && handovers <= 1.5,
+    ok: throughput >= 2 && latency <= 1.3 && handovers <= 1.5 && served >= 1,
     figures: { ...figures, ...ratios },
     control: { what: 'redlock 4.2.0, ioredis, Redis with appendfsync always', ...control },
   };
@@ -108,21 +118,17 @@ interface Measured {
   readonly p99Ms: number;
 }
 
-/** Now the one, now the other, so that what else the machine does falls on both. */
+/** One after the other and again, so that what else the machine does falls on all. */
 async function inTurns(
   outstanding: number,
   ms: number,
-  ...runs: [(name: string) => Promise<void>, (name: string) => Promise<void>]
-): Promise<[Measured, Measured]> {
-  const [ours, theirs]: [Taken, Taken] = [
-    { times: [], ms: 0 },
-    { times: [], ms: 0 },
-  ];
+  runs: readonly ((name: string) => Promise<void>)[],
+): Promise<Measured[]> {
+  const taken = runs.map((run) => ({ run, times: [] as number[], ms: 0 }));
   for (let turn = 0; turn < TURNS; turn++) {
-    await measure(outstanding, ms / TURNS, runs[0], ours);
-    await measure(outstanding, ms / TURNS, runs[1], theirs);
+    for (const one of taken) await measure(outstanding, ms / TURNS, one.run, one);
   }
-  return [measured(ours), measured(theirs)];
+  return taken.map(measured);
 }
 
 interface Taken {
@@ -162,10 +168,15 @@ function quantile(times: number[], part: number): number {
   return Number((times[Math.floor(times.length * part)] ?? 0).toFixed(3));
 }
 
-function note(into: Record<string, number>, outstanding: number, measured: Measured): void {
-  into[`cycles/s, ${outstanding} at once`] = measured.perSecond;
-  into[`median ms, ${outstanding} at once`] = measured.medianMs;
-  into[`p99 ms, ${outstanding} at once`] = measured.p99Ms;
+function note(
+  into: Record<string, number>,
+  outstanding: number,
+  measured: Measured,
+  prefix = '',
+): void {
+  into[`${prefix}cycles/s, ${outstanding} at once`] = measured.perSecond;
+  into[`${prefix}median ms, ${outstanding} at once`] = measured.medianMs;
+  into[`${prefix}p99 ms, ${outstanding} at once`] = measured.p99Ms;
 }
 
 /**
@@ -219,6 +230,15 @@ interface Turn {
   readonly client: Client;
   readonly release: () => Promise<void>;
   readonly atMs: number;
+}
+
+/** The same locks in another process, by way of our client. */
+async function connectServed(context: Context): Promise<Client> {
+  const server = await startHoldfast(join(context.scratch, 'served'));
+  context.cleanup(() => server.stop());
+  const client = await connect(`etcd://127.0.0.1:${server.port}`, { ttl: TTL_MS });
+  context.cleanup(() => client.close());
+  return client;
 }
 
 async function startRedlock(context: Context): Promise<Redlock> {
