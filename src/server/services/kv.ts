@@ -29,8 +29,10 @@ export function kvService(backend: Backend): Handler[] {
     }),
     unary(KVService.Put, (request, call) => put(backend, putToModel(request), call)),
     unary(KVService.DeleteRange, (request, call) => remove(backend, deleteToModel(request), call)),
-    unary(KVService.Txn, async (request, call) =>
-      txnResultToWire(await backend.txn(txnToModel(request), call), backend.wire),
+    unary(KVService.Txn, (request, call) =>
+      backend
+        .txn(txnToModel(request), call)
+        .then((result) => txnResultToWire(result, backend.wire)),
     ),
     unary(KVService.Compact, async (request, call) => {
       backend.admin(call);
@@ -51,19 +53,21 @@ function readRange(
   return backend.view(call).range(request, backend.patience(call));
 }
 
-async function put(backend: Backend, operation: PutOperation, call: Call): Promise<object> {
-  const { header, results } = await backend.txn({ success: [operation] }, call);
-  const [result] = results;
-  if (result?.type !== 'put') throw broken();
-  return { header: backend.header(header), prevKv: result.prevKv };
+// No more promises than it takes: every write comes through one of these.
+
+function put(backend: Backend, operation: PutOperation, call: Call): Promise<object> {
+  return backend.txn({ success: [operation] }, call).then(({ header, results: [result] }) => {
+    if (result?.type !== 'put') throw broken();
+    return { header: backend.header(header), prevKv: result.prevKv };
+  });
 }
 
-async function remove(backend: Backend, operation: DeleteOperation, call: Call): Promise<object> {
-  const { header, results } = await backend.txn({ success: [operation] }, call);
-  const [result] = results;
-  if (result?.type !== 'delete') throw broken();
-  const { deleted, prevKvs } = result;
-  return { header: backend.header(header), deleted, prevKvs };
+function remove(backend: Backend, operation: DeleteOperation, call: Call): Promise<object> {
+  return backend.txn({ success: [operation] }, call).then(({ header, results: [result] }) => {
+    if (result?.type !== 'delete') throw broken();
+    const { deleted, prevKvs } = result;
+    return { header: backend.header(header), deleted, prevKvs };
+  });
 }
 
 /** Header, `more` and `count` go with the last piece alone. */

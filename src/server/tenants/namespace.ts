@@ -14,9 +14,11 @@ import type {
   Compare,
   KeyValue,
   LeaseId,
+  NestedTransaction,
   Operation,
   OperationResult,
   TxnRequest,
+  TxnResult,
 } from '../../model/transaction.ts';
 import type { Watch, WatchBatch, WatchRequest } from '../../model/watch.ts';
 
@@ -46,10 +48,21 @@ export abstract class Namespace {
       case 'put':
         return { ...operation, key: this.key(operation.key) };
       case 'txn':
-        return { type: 'txn', ...this.txn(operation) };
+        return this.#nested(operation);
       default:
         return this.range(operation);
     }
+  }
+
+  #nested(operation: NestedTransaction): NestedTransaction {
+    const { compare = [], success = [], failure = [] } = this.txn(operation);
+    return { type: 'txn', compare, success, failure };
+  }
+
+  /** What a transaction came to, as the caller sees it. */
+  async answered(answer: Promise<TxnResult>): Promise<TxnResult> {
+    const result = await answer;
+    return { ...result, results: result.results.map((inner) => this.result(inner)) };
   }
 
   kv(kv: KeyValue): KeyValue {
@@ -158,13 +171,39 @@ export class PublicNamespace extends Namespace {
     return stored[0] !== 0;
   }
 
+  override txn(request: TxnRequest): TxnRequest {
+    return this.#names(request) ? request : super.txn(request);
+  }
+
   override operation(operation: Operation): Operation {
     if (operation.type !== 'put') return super.operation(operation);
     this.key(operation.key);
     return operation;
   }
 
+  /** Whether all that it names begins outside of the server's own, so that it passes as it is. */
+  #names({ compare, success, failure }: TxnRequest): boolean {
+    return this.#owns(compare) && this.#ownAll(success) && this.#ownAll(failure);
+  }
+
+  #owns(ranges: readonly KeyRange[] = []): boolean {
+    for (const { key } of ranges) if (!this.owns(key)) return false;
+    return true;
+  }
+
+  #ownAll(operations: readonly Operation[] = []): boolean {
+    for (const operation of operations) {
+      const passes = operation.type === 'txn' ? this.#names(operation) : this.owns(operation.key);
+      if (!passes) return false;
+    }
+    return true;
+  }
+
   // Nothing of the server's can be in an answer, so answers pass as they are.
+
+  override answered(answer: Promise<TxnResult>): Promise<TxnResult> {
+    return answer;
+  }
 
   override kv(kv: KeyValue): KeyValue {
     return kv;
@@ -201,10 +240,13 @@ export function namespaced(engine: Engine, namespace: Namespace): Engine {
       const result = await engine.range(namespace.range(request), call);
       return { ...result, kvs: result.kvs.map((kv) => namespace.kv(kv)) };
     },
-    txn: async (request, call) => {
-      if (namespace.hidesEmptyKeys) refuseEmpty(hasEmptyKey(request));
-      const result = await engine.txn(namespace.txn(request), call);
-      return { ...result, results: result.results.map((inner) => namespace.result(inner)) };
+    txn: (request, call) => {
+      try {
+        if (namespace.hidesEmptyKeys) refuseEmpty(hasEmptyKey(request));
+        return namespace.answered(engine.txn(namespace.txn(request), call));
+      } catch (error) {
+        return Promise.reject(error);
+      }
     },
     watch: (request, call) => namespace.view(engine.watch(namespace.watch(request), call)),
     grantLease: (request, call) => engine.grantLease(request, call),
