@@ -25,7 +25,7 @@ export interface UnaryOptions {
   readonly effect: CallEffect;
   readonly signal?: AbortSignal | undefined;
   /** Instead of the channel's time for a whole call. */
-  readonly timeoutMs?: number;
+  readonly timeoutMs?: number | undefined;
 }
 
 interface Login {

@@ -140,7 +140,7 @@ export class EtcdEngine implements Engine {
         operationsMax: config.operationsMax ?? OPERATIONS_MAX,
         bytesMax: this.capabilities.requestBytesMax * BUNDLE_SHARE,
         callTimeoutMs: channel.callTimeoutMs,
-        sendOne: (request, travel) => this.#sendOne(request, travel),
+        sendOne: async (request, travel) => this.#sendOne(request, travel),
         sendAll: (requests, footprints, travel) => this.#sendAll(requests, footprints, travel),
       });
     }
@@ -158,15 +158,17 @@ export class EtcdEngine implements Engine {
     return { ...rangeResultToModel(response), header };
   }
 
-  async txn(
-    request: TxnRequest,
-    { signal, shareRevision = false }: TxnOptions = {},
-  ): Promise<TxnResult> {
-    this.#enter(signal);
-    checkTxn(request, this.capabilities);
-    const found = survey(request);
-    if (this.#lane && shareRevision && found.writes) return this.#lane.submit(request, signal);
-    return this.#sendOne(request, { signal }, found);
+  /** Not `async`, here and below: on the way of every write each promise counts. */
+  txn(request: TxnRequest, { signal, shareRevision = false }: TxnOptions = {}): Promise<TxnResult> {
+    try {
+      this.#enter(signal);
+      checkTxn(request, this.capabilities);
+      const found = survey(request);
+      if (this.#lane && shareRevision && found.writes) return this.#lane.submit(request, signal);
+      return this.#sendOne(request, { signal }, found);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   watch(request: WatchRequest, { signal }: CallOptions = {}): Watch {
@@ -335,7 +337,8 @@ export class EtcdEngine implements Engine {
     return this.#history.regressed;
   }
 
-  async #sendOne(
+  /** Throws what is refused before it is sent. */
+  #sendOne(
     request: TxnRequest,
     travel: Partial<Travel>,
     { attachesLease, writes, parts }: Survey = survey(request),
@@ -374,12 +377,14 @@ export class EtcdEngine implements Engine {
     throw new HoldfastError('conflict', 'the era keeps being lifted; try again');
   }
 
-  async #txn(request: TxnRequest, effect: CallEffect, travel: Partial<Travel>): Promise<TxnResult> {
-    const moment = this.#enter(travel.signal);
-    const wire = txnToWire(request);
-    const response = await this.#channel.unary(KVService.Txn, wire, { effect, ...travel });
-    const header = this.#history.confirm(response.header, moment);
-    return { ...txnResultToModel(response), header };
+  #txn(request: TxnRequest, effect: CallEffect, travel: Partial<Travel>): Promise<TxnResult> {
+    const { signal, timeoutMs } = travel;
+    const moment = this.#enter(signal);
+    return this.#channel
+      .unary(KVService.Txn, txnToWire(request), { effect, signal, timeoutMs })
+      .then((response) =>
+        txnResultToModel(response, this.#history.confirm(response.header, moment)),
+      );
   }
 
   async #readEra(): Promise<void> {

@@ -385,9 +385,12 @@ function resultToWire(result: OperationResult, headers: InnerHeaders): ResponseO
   }
 }
 
-export function txnResultToModel(response: WireTxnResponse): TxnResult {
+export function txnResultToModel(
+  response: WireTxnResponse,
+  header: Header = headerToModel(response.header),
+): TxnResult {
   return {
-    header: headerToModel(response.header),
+    header,
     succeeded: response.succeeded,
     results: response.responses.map(resultToModel),
   };
