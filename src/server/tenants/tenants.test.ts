@@ -4,6 +4,7 @@ import { ManualClock } from '../../base/clock.ts';
 import type { Engine } from '../../engine/contract.ts';
 import type { EmbeddedEngine } from '../../engine/embedded.ts';
 import { openMemoryEngine } from '../../engine/memory/engine.ts';
+import type { TxnRequest } from '../../model/transaction.ts';
 import type { TenantLimits } from './meter.ts';
 import { Tenants } from './tenants.ts';
 
@@ -49,6 +50,44 @@ describe('keys', () => {
     for (const name of ['a/k', 'a%2Fk', 'a/', '', 'a\0', 'A', '%61']) {
       expect([name, await keys(all.view(name))]).toEqual([name, []]);
     }
+  });
+
+  test("whoever has no tenant reaches the server's own nowhere in a transaction", async () => {
+    const all = tenants();
+    const [a, nobody] = [all.view('a'), all.view(undefined)];
+    await put(a, 'x', 'of a');
+    const key = utf8('\0t/a/k/x');
+    const other = { key: utf8('mine') };
+    const around = (inner: TxnRequest): TxnRequest[] => [
+      inner,
+      {
+        success: [
+          { type: 'range', ...other },
+          { type: 'txn', ...inner },
+        ],
+      },
+      { failure: [{ type: 'txn', failure: [{ type: 'txn', ...inner }] }] },
+    ];
+    const named: TxnRequest[] = [
+      { compare: [{ key, target: 'version', result: '=', value: 1 }] },
+      { success: [{ type: 'put', key, value: utf8('stolen') }] },
+      { failure: [{ type: 'delete', key }] },
+      { success: [{ type: 'range', key }] },
+    ];
+    for (const request of named.flatMap(around)) {
+      await expect(nobody.txn(request)).rejects.toMatchObject({ code: 'invalid-argument' });
+    }
+    const reaching: TxnRequest[] = [
+      { success: [{ type: 'delete', ...everything }] },
+      { success: [{ type: 'range', ...everything }] },
+      { compare: [{ ...everything, target: 'version', result: '>', value: 0 }] },
+    ];
+    for (const request of reaching.flatMap(around)) {
+      const { results } = await nobody.txn(request);
+      expect(JSON.stringify(results)).not.toMatch(/"(count|deleted)":[1-9]/);
+    }
+    expect(await keys(a)).toEqual(['x']);
+    expect(text((await a.range({ key: utf8('x') })).kvs[0]!.value)).toBe('of a');
   });
 
   test('a range, a delete and a watch from here to the end stop at the border of the tenant', async () => {
