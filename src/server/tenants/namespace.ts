@@ -36,6 +36,10 @@ export abstract class Namespace {
   abstract owns(stored: Bytes): boolean;
 
   txn(request: TxnRequest): TxnRequest {
+    return this.#rewritten(request);
+  }
+
+  #rewritten(request: TxnRequest): Required<TxnRequest> {
     return {
       compare: (request.compare ?? []).map((compare): Compare => this.range(compare)),
       success: (request.success ?? []).map((operation) => this.operation(operation)),
@@ -55,7 +59,7 @@ export abstract class Namespace {
   }
 
   #nested(operation: NestedTransaction): NestedTransaction {
-    const { compare = [], success = [], failure = [] } = this.txn(operation);
+    const { compare, success, failure } = this.#rewritten(operation);
     return { type: 'txn', compare, success, failure };
   }
 

@@ -13,10 +13,12 @@ import { readInto } from './read-into.ts';
 
 /** So much may gather before we stop reading from a peer that does not read from us. */
 const PAUSE_READING_BYTES = 1_048_576;
+/** So much is read of a peer that broke the rules, and thrown away. */
+const IGNORED_BYTES_MAX = 65_536;
 
 export interface LinkEvents {
-  /** After every turn in which something was read or written; `nowMs`: when it began. */
-  onTurn(nowMs: number): void;
+  /** After every turn in which something was read or written. */
+  onTurn(): void;
   /** The socket is closed; the connection has been told. */
   onGone(): void;
   /** A handler threw, which it must not. */
@@ -33,12 +35,13 @@ export class Link {
   blockedSinceMs = 0;
   #flushDue = false;
   #ended = false;
+  #ignoredBytes = 0;
   receivedAtMs: number;
 
   readonly #flushLater = (): void => {
     this.#flushDue = false;
     this.flush();
-    this.#events.onTurn(this.#clock.now());
+    this.#events.onTurn();
   };
 
   constructor(socket: Socket, connection: Connection, clock: Clock, events: LinkEvents) {
@@ -75,6 +78,7 @@ export class Link {
   #read(chunk: Uint8Array): void {
     const now = this.#clock.now();
     this.receivedAtMs = now;
+    if (this.#ended) this.#ignore(chunk.length);
     try {
       this.connection.receive(chunk, now);
     } catch (error) {
@@ -82,7 +86,7 @@ export class Link {
     }
     this.flush();
     if (this.#blocked && this.connection.buffered > PAUSE_READING_BYTES) this.socket.pause();
-    this.#events.onTurn(now);
+    this.#events.onTurn();
   }
 
   /** The streams of this connection may be in any state now; those of others are not touched. */
@@ -95,7 +99,7 @@ export class Link {
     this.#blocked = false;
     if (this.socket.isPaused()) this.socket.resume();
     this.flush();
-    this.#events.onTurn(this.#clock.now());
+    this.#events.onTurn();
   }
 
   flush(): void {
@@ -130,10 +134,16 @@ export class Link {
     this.#ended = true;
     if (rest.length > 0 && this.socket.writable) this.socket.write(rest);
     this.socket.end();
-    // What an honest peer still sends is read, so that closing does not cut off our last words. One
-    // that broke the rules is not listened to any more: it may be flooding us.
-    if (this.connection.fault) this.socket.pause();
-    else this.socket.resume();
+    // What the peer still sends is read, so that closing does not cut off our last words, and that we
+    // see it go.
+    this.socket.resume();
+  }
+
+  /** One that broke the rules is not listened to for long: it may be flooding us. */
+  #ignore(bytes: number): void {
+    if (!this.connection.fault) return;
+    this.#ignoredBytes += bytes;
+    if (this.#ignoredBytes > IGNORED_BYTES_MAX) this.socket.pause();
   }
 
   get ended(): boolean {

@@ -65,6 +65,17 @@ async function rawClient(port: number, ...bytes: readonly Bytes[]): Promise<Raw>
 
 const SETTINGS = encodeFrame({ type: 'settings', ack: false, entries: [] });
 
+/** Sends data on no stream, hears that it may go, and stays. */
+async function ruleBreaker(port: number): Promise<{ readonly socket: Socket }> {
+  const socket = connectTcp({ host: '127.0.0.1', port, allowHalfOpen: true });
+  undo(() => socket.destroy());
+  socket.on('error', () => {});
+  socket.write(concatBytes(PREFACE, SETTINGS, rawFrame(0, 0, 0, new Uint8Array(1))));
+  socket.resume();
+  await new Promise((resolve) => socket.once('end', resolve));
+  return { socket };
+}
+
 /** A peer that accepts and then does what it is told. */
 async function rawServer(serve: (socket: Socket) => void): Promise<number> {
   const sockets = new Set<Socket>();
@@ -222,6 +233,31 @@ describe('the server driver', () => {
     await three[1]!.close();
     await until(() => server.connections === 2);
     await echoes(await client(undo, { port: server.port }), 1, 10);
+  });
+
+  it.each(['end', 'destroy'] as const)(
+    'sees a peer go that broke the rules, by its %s, and waits for no clock',
+    async (way) => {
+      const { server } = await echoServer(undo, { clock: new ManualClock() });
+      const { socket } = await ruleBreaker(server.port);
+      expect(server.connections).toBe(1);
+      socket[way]();
+      await until(() => server.connections === 0);
+    },
+  );
+
+  it('does not listen for long to a peer that broke the rules', async () => {
+    const clock = new ManualClock();
+    const { server } = await echoServer(undo, { clock });
+    const [{ socket }, [session]] = await Promise.all([
+      ruleBreaker(server.port),
+      sessionsOf(server),
+    ]);
+    socket.write(new Uint8Array(64 * 2 ** 20));
+    await until(() => session!.socket.isPaused());
+    expect(session!.socket.bytesRead).toBeLessThan(2 ** 20);
+    clock.advance(10_000);
+    await until(() => server.connections === 0);
   });
 
   it('serves on a unix socket', async () => {

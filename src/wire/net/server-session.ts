@@ -53,7 +53,7 @@ export interface SessionOptions {
   readonly random: Random;
   readonly times: SessionTimes;
   /** Something was read or written. */
-  readonly onTurn: (nowMs: number) => void;
+  readonly onTurn: () => void;
   readonly onHandlerError: (error: unknown) => void;
 }
 
@@ -110,9 +110,9 @@ export class ServerSession {
       ...(connectionWindow === undefined ? {} : { connectionWindow }),
     });
     this.#link = new Link(socket, this.connection, this.#clock, {
-      onTurn: (nowMs) => {
+      onTurn: () => {
         this.#turned();
-        options.onTurn(nowMs);
+        options.onTurn();
       },
       onGone,
       onHandlerError: options.onHandlerError,

@@ -221,7 +221,7 @@ export class Http2Server {
         clock: this.#clock,
         random: this.#random,
         times: this.#times,
-        onTurn: (nowMs) => this.#vigil.stirred(nowMs),
+        onTurn: () => this.#vigil.stirred(),
         onHandlerError: this.#options.onHandlerError ?? (() => {}),
       },
       () => this.#sessions.delete(session),

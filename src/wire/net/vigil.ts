@@ -26,10 +26,11 @@ export class Vigil {
   }
 
   /** Something was read or written. The first time in a while is no reason to expect more. */
-  stirred(nowMs: number): void {
+  stirred(): void {
     if (this.#forMs === 0) return;
-    const follows = nowMs - this.#stirredAtMs <= this.#forMs;
-    this.#stirredAtMs = nowMs;
+    const now = this.#clock.now();
+    const follows = now - this.#stirredAtMs <= this.#forMs;
+    this.#stirredAtMs = now;
     if (this.#awake || !follows) return;
     this.#awake = true;
     setImmediate(this.#look);
