@@ -126,7 +126,7 @@ async function inTurns(
 ): Promise<Measured[]> {
   const taken = runs.map((run) => ({ run, times: [] as number[], ms: 0 }));
   for (let turn = 0; turn < TURNS; turn++) {
-    // Each turn begins with another: what one leaves to be done falls on all that follow.
+    // Each turn begins with another, so that none is always the last.
     for (let at = 0; at < taken.length; at++) {
       const one = taken[(turn + at) % taken.length]!;
       await measure(outstanding, ms / TURNS, one.run, one);

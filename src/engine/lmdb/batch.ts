@@ -103,7 +103,11 @@ export class Batch implements Table {
     for (;;) {
       const doomed = [...this.#native.getKeys({ start, end, limit: CUT_KEYS })];
       if (doomed.length === 0) return;
-      for (const key of doomed) this.#drop(key, this.#checksum(key)!);
+      for (const key of doomed) {
+        const checksum = this.#checksum(key);
+        if (checksum === undefined) throw corruptRecord(key);
+        this.#drop(key, checksum);
+      }
     }
   }
 

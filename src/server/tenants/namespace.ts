@@ -176,31 +176,13 @@ export class PublicNamespace extends Namespace {
   }
 
   override txn(request: TxnRequest): TxnRequest {
-    return this.#names(request) ? request : super.txn(request);
+    return everyKey(request, (key) => this.owns(key)) ? request : super.txn(request);
   }
 
   override operation(operation: Operation): Operation {
     if (operation.type !== 'put') return super.operation(operation);
     this.key(operation.key);
     return operation;
-  }
-
-  /** Whether all that it names begins outside of the server's own, so that it passes as it is. */
-  #names({ compare, success, failure }: TxnRequest): boolean {
-    return this.#owns(compare) && this.#ownAll(success) && this.#ownAll(failure);
-  }
-
-  #owns(ranges: readonly KeyRange[] = []): boolean {
-    for (const { key } of ranges) if (!this.owns(key)) return false;
-    return true;
-  }
-
-  #ownAll(operations: readonly Operation[] = []): boolean {
-    for (const operation of operations) {
-      const passes = operation.type === 'txn' ? this.#names(operation) : this.owns(operation.key);
-      if (!passes) return false;
-    }
-    return true;
   }
 
   // Nothing of the server's can be in an answer, so answers pass as they are.
@@ -211,10 +193,6 @@ export class PublicNamespace extends Namespace {
 
   override kv(kv: KeyValue): KeyValue {
     return kv;
-  }
-
-  override result(result: OperationResult): OperationResult {
-    return result;
   }
 
   override view(watch: Watch): Watch {
@@ -246,7 +224,7 @@ export function namespaced(engine: Engine, namespace: Namespace): Engine {
     },
     txn: (request, call) => {
       try {
-        if (namespace.hidesEmptyKeys) refuseEmpty(hasEmptyKey(request));
+        if (namespace.hidesEmptyKeys) refuseEmpty(!everyKey(request, isNotEmpty));
         return namespace.answered(engine.txn(namespace.txn(request), call));
       } catch (error) {
         return Promise.reject(error);
@@ -272,14 +250,16 @@ function refuseEmpty(empty: boolean): void {
   if (empty) throw new HoldfastError('key-empty', 'a key must have at least one byte');
 }
 
-function hasEmptyKey(request: TxnRequest): boolean {
-  const empty = (operation: Operation): boolean =>
-    operation.type === 'txn' ? hasEmptyKey(operation) : operation.key.length === 0;
-  return (
-    (request.compare ?? []).some((compare) => compare.key.length === 0) ||
-    (request.success ?? []).some(empty) ||
-    (request.failure ?? []).some(empty)
-  );
+function isNotEmpty(key: Bytes): boolean {
+  return key.length > 0;
+}
+
+/** Whether every key that a transaction names, on any level, is such a one. */
+function everyKey(request: TxnRequest, isSuch: (key: Bytes) => boolean): boolean {
+  const { compare = [], success = [], failure = [] } = request;
+  const passes = (operation: Operation): boolean =>
+    operation.type === 'txn' ? everyKey(operation, isSuch) : isSuch(operation.key);
+  return compare.every(({ key }) => isSuch(key)) && success.every(passes) && failure.every(passes);
 }
 
 async function leaseInfo(
