@@ -105,6 +105,42 @@ describe('holdfast serve', () => {
     expect(run.said()).toContain('--insecure');
   });
 
+  test('bounds the store as it is told to', async () => {
+    const run = await serving(
+      ...['--request-bytes', '100000', '--transaction-operations', '2'],
+      ...['--quota-bytes', '1000000', '--retain-revisions', '3', '--progress-seconds', '1'],
+    );
+    const client = new GrpcClient({ port: run.port });
+    const put = (bytes: number): Promise<unknown> =>
+      client.unary(KVService.Put, { key: utf8('a'), value: new Uint8Array(bytes) });
+    await expect(put(100_001)).rejects.toThrow('request is too large');
+    const success = ['x', 'y', 'z'].map((key) => ({ requestPut: { key: utf8(key) } }));
+    await expect(client.unary(KVService.Txn, { success })).rejects.toThrow('too many operations');
+    const watch = client.stream(WatchService.Watch);
+    watch.send({ createRequest: { key: utf8('quiet'), progressNotify: true } });
+    const told = watch.responses()[Symbol.asyncIterator]();
+    expect((await told.next()).value.created).toBe(true);
+    expect((await told.next()).value.events).toEqual([]);
+    for (let i = 0; i < 20; i++) await put(1);
+    const old = client.unary(KVService.Range, { key: utf8('a'), revision: 1 });
+    await expect(old).rejects.toThrow('has been compacted');
+    const filling = async (): Promise<void> => {
+      for (let i = 0; i < 100; i++) await put(90_000);
+    };
+    await expect(filling()).rejects.toThrow('database space exceeded');
+    client.destroy();
+  });
+
+  test.each([
+    [['--engine', 'etcd://127.0.0.1:1', '--quota-bytes', '5'], '--quota-bytes is for the store'],
+    [['--engine', 'memory:', '--request-bytes', '0'], '--request-bytes takes a whole number'],
+    [['--engine', 'memory:', '--retain-revisions', 'all'], '--retain-revisions takes a whole'],
+  ])('refuses %j', async (options, words) => {
+    const run = holdfast('serve', '--listen', '0', ...options);
+    expect(await run.ended).toBe(64);
+    expect(run.said()).toContain(words);
+  });
+
   test('refuses a certificate without a key, and an option that it does not know', async () => {
     const [half, unknown] = [
       holdfast('serve', '--engine', 'memory:', '--cert', processes.MAIN),

@@ -30,10 +30,16 @@ const USAGE = `holdfast serve: etcd v3 gRPC, its JSON gateway, health and metric
   --advertise URLS       where clients are told to find this server
   --name NAME            of this member                              (default)
   --cert FILE --key FILE TLS; reloaded on SIGHUP
+  --ciphers LIST         of TLS 1.2 and below, in OpenSSL's names
   --client-ca FILE       ask clients for certificates signed by this
   --client-crl FILE      and refuse the revoked ones
   --certificate-users    take a client certificate's common name as the user
   --auth-token SPEC      simple, or jwt,sign-method=RS256,pub-key=F,priv-key=F,ttl=10m
+  --quota-bytes N        the store's; beyond it only deletions are taken (8 GiB)
+  --retain-revisions N   of the history; 0: all of it                (100000)
+  --request-bytes N      of keys and values in one request           (1.5 MiB)
+  --transaction-operations N                                         (128)
+  --progress-seconds N   between progress messages of a quiet watch  (600)
   --tenant-keys N  --tenant-bytes N  --tenant-leases N  --tenant-watches N
   --tenant-requests N    per second; what one tenant may use
   --limits FILE          those as JSON, {"tenant-keys": N, …}; read again on SIGHUP
@@ -55,10 +61,16 @@ const OPTIONS = {
   name: { type: 'string' },
   cert: { type: 'string' },
   key: { type: 'string' },
+  ciphers: { type: 'string' },
   'client-ca': { type: 'string' },
   'client-crl': { type: 'string' },
   'certificate-users': { type: 'boolean' },
   'auth-token': { type: 'string' },
+  'quota-bytes': { type: 'string' },
+  'retain-revisions': { type: 'string' },
+  'request-bytes': { type: 'string' },
+  'transaction-operations': { type: 'string' },
+  'progress-seconds': { type: 'string' },
   'tenant-keys': { type: 'string' },
   'tenant-bytes': { type: 'string' },
   'tenant-leases': { type: 'string' },
@@ -83,6 +95,7 @@ const GRACE_SECONDS = 10;
 /** For the reader of the log, at the end. */
 const FLUSH_MS = 1_000;
 const SEAL_DAYS = 30;
+const NOT_ETCD = /^(?!etcd)/;
 const DAY_MS = 86_400_000;
 
 export const command: Command = {
@@ -97,7 +110,11 @@ export const command: Command = {
     const url = text(settings.engine) ?? 'lmdb:./holdfast-data';
     const hops = url.startsWith('etcd') ? new Hops(systemRandom) : undefined;
     const tracer = await tracerOfProcess(log);
-    const engine = await openEngine(url, { ...(hops && { hops }), ...(tracer && { tracer }) });
+    const engine = await openEngine(url, {
+      ...storeOptions(url, settings),
+      ...(hops && { hops }),
+      ...(tracer && { tracer }),
+    });
     const graceMs = number(settings.grace, 'grace', GRACE_SECONDS) * 1_000;
     let server: RunningServer;
     try {
@@ -216,11 +233,13 @@ function tlsFrom(settings: Values): TlsOptions | undefined {
   if (!cert || !key) throw new HoldfastError('invalid-argument', '--cert and --key go together');
   const ca = text(settings['client-ca']);
   const crl = text(settings['client-crl']);
+  const ciphers = text(settings.ciphers);
   return {
     cert: file(cert),
     key: file(key),
     ...(ca ? { ca: file(ca), requestCert: true, rejectUnauthorized: true } : {}),
     ...(crl ? { crl: file(crl) } : {}),
+    ...(ciphers ? { ciphers } : {}),
   };
 }
 
@@ -314,6 +333,44 @@ function limitsIn(path: string): Partial<Record<Limit, string>> {
     limits[known] = String(value);
   }
   return limits;
+}
+
+/** What an engine lets a server choose, the engine's own name of it, and which engines do. */
+const STORE_OPTIONS = [
+  { name: 'quota-bytes', option: 'quotaBytes', engines: /^(lmdb|memory):/, least: 0 },
+  { name: 'retain-revisions', option: 'retainRevisions', engines: NOT_ETCD, least: 0 },
+  { name: 'request-bytes', option: 'requestBytesMax', engines: /^/, least: 1 },
+  { name: 'transaction-operations', option: 'operationsMax', engines: /^/, least: 1 },
+  {
+    name: 'progress-seconds',
+    option: 'progressIntervalMs',
+    engines: NOT_ETCD,
+    least: 1,
+    unit: 1_000,
+  },
+];
+
+function storeOptions(url: string, settings: Values): Record<string, number> {
+  const options: Record<string, number> = {};
+  for (const { name, option, engines, least, unit = 1 } of STORE_OPTIONS) {
+    const said = settings[name as keyof Values];
+    if (said === undefined) continue;
+    if (!engines.test(url)) {
+      throw new HoldfastError(
+        'invalid-argument',
+        `--${name} is for the store behind --engine to set`,
+      );
+    }
+    const value = Number(said);
+    if (!Number.isSafeInteger(value) || value < least) {
+      throw new HoldfastError(
+        'invalid-argument',
+        `--${name} takes a whole number from ${least}, not ${said}`,
+      );
+    }
+    options[option] = value * unit;
+  }
+  return options;
 }
 
 function sealRotateMs(settings: Values): number {

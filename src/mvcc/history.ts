@@ -1,6 +1,6 @@
 /** Telling the past: the events of logged revisions. Deterministic. */
 import type { Revision } from '../model/transaction.ts';
-import type { Event } from '../model/watch.ts';
+import { type Event, weighEvents } from '../model/watch.ts';
 import { decodeVersion, type LoggedChange, logKey, revisionOfLog, visitLog } from './layout.ts';
 import type { TableReader } from './table.ts';
 import { tombstone } from './writer.ts';
@@ -14,8 +14,9 @@ export interface RevisionEvents {
 export interface HistoryRequest {
   readonly from: Revision;
   readonly to: Revision;
-  /** Stop after the revision that brings this many events. */
+  /** Stop after the revision that brings this many events, or events of this many bytes. */
   readonly eventsMax: number;
+  readonly bytesMax: number;
   /** Look at no more revisions than this, matching or not. */
   readonly revisionsMax: number;
   /** Tell what was there before, for changes after this revision; absent: never. */
@@ -32,14 +33,15 @@ export interface HistoryPart {
 
 /** The wanted events from `from` on; whole revisions only. */
 export function readHistory(table: TableReader, request: HistoryRequest): HistoryPart {
-  const { from, to, eventsMax, revisionsMax, prevKvAfter } = request;
+  const { from, to, eventsMax, bytesMax, revisionsMax, prevKvAfter } = request;
   const revisions: RevisionEvents[] = [];
   let told = 0;
+  let toldBytes = 0;
   let seen = 0;
   let upTo = to;
   table.scan(logKey(from), logKey(to + 1), (stored, record) => {
     const revision = revisionOfLog(stored);
-    if (told >= eventsMax || seen >= revisionsMax) {
+    if (told >= eventsMax || toldBytes >= bytesMax || seen >= revisionsMax) {
       upTo = revision - 1;
       return false;
     }
@@ -51,6 +53,7 @@ export function readHistory(table: TableReader, request: HistoryRequest): Histor
       return true;
     });
     told += events.length;
+    toldBytes += weighEvents(events);
     if (events.length > 0) revisions.push({ revision, events });
     return true;
   });

@@ -6,7 +6,6 @@
  * nothing that is not durable and never mix two moments.
  */
 
-import { crc32c } from '../base/checksum.ts';
 import type { Clock } from '../base/clock.ts';
 import type { Random } from '../base/random.ts';
 import { abortError, HoldfastError } from '../model/errors.ts';
@@ -31,7 +30,8 @@ import {
   attachmentEnd,
   attachmentStart,
   decodeState,
-  encodeVersion,
+  HASH_OF_NOTHING,
+  hashFurther,
   IDENTITY_KEY,
   keyOfAttachment,
   STATE_KEY,
@@ -303,10 +303,8 @@ export class LocalEngine {
     const state = decodeState(committed.get(STATE_KEY));
     const at = readRevision({ key: STATE_KEY, revision }, state);
     const everything = { start: new Uint8Array(0), end: undefined, single: false };
-    let hash = 0;
-    for (const kv of historic(committed, everything, at)) {
-      hash = crc32c(encodeVersion(kv), crc32c(kv.key, hash));
-    }
+    let hash = HASH_OF_NOTHING;
+    for (const kv of historic(committed, everything, at)) hash = hashFurther(hash, kv);
     return { hash, revision: at, compactRevision: state.compactRevision };
   }
 

@@ -35,6 +35,7 @@ export interface WatchSource {
 /** Memory a slow reader may cost before its watcher goes back to the history. */
 const QUEUED_BYTES_MAX = 8 * 1024 * 1024;
 const CATCH_UP_EVENTS = 1_000;
+const CATCH_UP_BYTES = 16 * 1024 * 1024;
 const CATCH_UP_REVISIONS = 10_000;
 
 export class Watcher implements ListenedWatch {
@@ -233,6 +234,7 @@ export class Watcher implements ListenedWatch {
           from: this.#behindFrom,
           to: state.revision,
           eventsMax: CATCH_UP_EVENTS,
+          bytesMax: CATCH_UP_BYTES,
           revisionsMax: CATCH_UP_REVISIONS,
           prevKvAfter: this.request.prevKv ? state.compactRevision : undefined,
           wants: ({ after, key }) =>

@@ -45,9 +45,12 @@ export class PlainStreams implements StreamHandler {
       exchange.end();
       return;
     }
-    endpoints.handle(exchange).catch((error: unknown) => {
-      onFault(error);
-      exchange.destroy();
+    this.session.whenRoom(() => {
+      if (exchange.over) return;
+      endpoints.handle(exchange).catch((error: unknown) => {
+        onFault(error);
+        exchange.destroy();
+      });
     });
   }
 

@@ -81,8 +81,8 @@ export interface ServeOptions {
 }
 
 const DEFAULT_PORT = 2379;
-/** etcd's: a request of 1.5 MiB and room for what stands around it. */
-const MESSAGE_BYTES_MAX = 2 * 2 ** 20;
+/** As in etcd: what a message may need beside the keys and values that the engine allows. */
+const MESSAGE_BYTES_AROUND = 2 ** 19;
 const CLOSE_GRACE_MS = 5_000;
 /** For the last entries of the audit log. */
 const LAST_WORDS_MS = 2_000;
@@ -202,7 +202,8 @@ class Running implements RunningServer {
     const handlers = traced(services(this.backend, this.#readiness), options.tracer);
     const calls = new CallFigures(metrics);
     const connected = trafficFigures(metrics);
-    const messageBytesMax = options.messageBytesMax ?? MESSAGE_BYTES_MAX;
+    const { requestBytesMax } = options.engine.capabilities;
+    const messageBytesMax = options.messageBytesMax ?? requestBytesMax + MESSAGE_BYTES_AROUND;
     const onFault = (error: unknown): void => this.#fault(error);
     const endpoints = this.#endpoints(handlers, messageBytesMax);
     this.#http1 = http1Server({ endpoints, departure: this.backend.departure, onFault });

@@ -4,7 +4,7 @@
  * On gRPC a batch that many watches share is encoded once; for each watch only its id is written
  * into a copy. All that a stream is told in one turn leaves in one piece.
  */
-import type { Bytes } from '../base/bytes.ts';
+import { type Bytes, concatBytes } from '../base/bytes.ts';
 import type { WatchBatch } from '../model/watch.ts';
 import { encode, encodeFramed } from '../wire/messages/codec.ts';
 import { eventToWire } from '../wire/messages/convert.ts';
@@ -17,8 +17,8 @@ export interface WatchOutlet {
   /** Whoever tells events waits until `onRoom`. */
   readonly full: boolean;
   onRoom: () => void;
-  /** The few messages that are not events wait for nobody. */
-  say(message: WatchResponseInit): void;
+  /** Messages that belong together, and the few that are not events, wait for nobody. */
+  say(...messages: readonly WatchResponseInit[]): void;
   tell(watchId: number, batch: WatchBatch): void;
 }
 
@@ -34,7 +34,11 @@ export class ObjectOutlet implements WatchOutlet {
     this.#outbox = outbox;
   }
 
-  say(message: WatchResponseInit): void {
+  say(...messages: readonly WatchResponseInit[]): void {
+    for (const message of messages) this.#push(message);
+  }
+
+  #push(message: WatchResponseInit): void {
     const room = this.#outbox.push(message);
     if (!room || this.full) return;
     this.full = true;
@@ -71,8 +75,9 @@ export class FramedOutlet implements WatchOutlet {
     this.#encoder = encoder;
   }
 
-  say(message: WatchResponseInit): void {
-    this.#append(encodeFramed(WatchResponse, message));
+  say(...messages: readonly WatchResponseInit[]): void {
+    // In one piece: what waits in pieces may be more than a peer is allowed to leave unread.
+    this.#append(concatBytes(...messages.map((message) => encodeFramed(WatchResponse, message))));
   }
 
   tell(watchId: number, batch: WatchBatch): void {

@@ -6,7 +6,6 @@
  * (`procedures.ts`). Time is the database's clock; this process's clock only decides when to ask.
  */
 import { abortable } from '../../base/abort.ts';
-import { crc32c } from '../../base/checksum.ts';
 import { type Clock, sleep } from '../../base/clock.ts';
 import type { Random } from '../../base/random.ts';
 import { abortError, HoldfastError } from '../../model/errors.ts';
@@ -31,7 +30,7 @@ import type {
 } from '../../model/transaction.ts';
 import type { Watch, WatchRequest } from '../../model/watch.ts';
 import { checkRange, checkTxn, mayWrite } from '../../mvcc/check.ts';
-import { encodeVersion } from '../../mvcc/layout.ts';
+import { HASH_OF_NOTHING, hashFurther } from '../../mvcc/layout.ts';
 import type { CallOptions, Capabilities, Engine, Operator, Status } from '../contract.ts';
 import type { Driver } from './driver.ts';
 import {
@@ -388,10 +387,10 @@ export class PostgresEngine implements Engine {
   ): Promise<{ hash: number; revision: Revision; compactRevision: Revision }> {
     const { header } = await this.range({ ...EVERYTHING, revision: wanted, limit: 1 });
     const revision = wanted > 0 ? wanted : header.revision;
-    let hash = 0;
+    let hash = HASH_OF_NOTHING;
     for (let key: Uint8Array | undefined = EVERYTHING.key; key; ) {
       const page: RangeResult = await this.range({ ...EVERYTHING, key, revision, limit: 1_000 });
-      for (const kv of page.kvs) hash = crc32c(encodeVersion(kv), crc32c(kv.key, hash));
+      for (const kv of page.kvs) hash = hashFurther(hash, kv);
       const last = page.kvs[page.kvs.length - 1];
       key = page.more && last ? keyAfter(last.key) : undefined;
     }

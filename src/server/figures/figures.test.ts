@@ -76,6 +76,7 @@ describe('calls', () => {
     expect(await value(server, `grpc_server_started_total${labels}}`)).toBe(1);
     expect(await read(server)).not.toContain(`grpc_server_handled_total${labels}`);
     expect(await value(server, 'holdfast_watchers')).toBe(2);
+    expect(await value(server, 'etcd_debugging_mvcc_watcher_total')).toBe(1);
     client.destroy();
     await eventually(
       async () => (await read(server)).includes(`grpc_server_handled_total${labels}`),

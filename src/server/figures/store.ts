@@ -95,6 +95,11 @@ export class StoreFigures {
       now(({ watches }) => watches),
     );
     metrics.gauge(
+      'etcd_debugging_mvcc_watcher_total',
+      "Watches on the store, without the server's own.",
+      now(({ watches }) => watches - 1),
+    );
+    metrics.gauge(
       'holdfast_watch_lag_revisions',
       'Revisions by which the slowest watch is behind.',
       now(({ watchLagRevisions }) => watchLagRevisions),

@@ -246,13 +246,12 @@ class WatchStream {
       return;
     }
     const pieces = cut(batch.events);
-    for (const [index, piece] of pieces.entries()) {
-      this.#say({
-        ...this.#message(running, batch.header),
-        events: piece.map(eventToWire),
-        fragment: index < pieces.length - 1,
-      });
-    }
+    const messages = pieces.map((piece, index) => ({
+      ...this.#message(running, batch.header),
+      events: piece.map(eventToWire),
+      fragment: index < pieces.length - 1,
+    }));
+    if (!this.#closed) this.#outlet.say(...messages);
   }
 
   #message(running: Running, header: Header): WatchResponseInit {

@@ -179,6 +179,11 @@ export class Connection implements StreamOwner {
     return this.#sender.buffered + this.#sender.queuedBytes;
   }
 
+  /** The peer has so much to read that nothing new should be begun for it. */
+  get crowded(): boolean {
+    return this.#sender.queuedBytes > this.limits.bufferedBytes;
+  }
+
   get hasOutput(): boolean {
     return this.#sender.buffered > 0;
   }
@@ -278,7 +283,7 @@ export class Connection implements StreamOwner {
   sendData(stream: Stream, bytes: Bytes, end: boolean): boolean {
     if (!stream.canSend || this.#closed || !stream.sentHeaders) return false;
     if (bytes.length === 0 && !end) return true;
-    if (this.#sender.queuedBytes > this.limits.bufferedBytes) {
+    if (stream.bytesBehind > this.limits.bufferedBytes) {
       this.#overflow();
       return false;
     }

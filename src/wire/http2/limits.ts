@@ -26,7 +26,10 @@ export interface Limits {
   readonly concurrentStreams: number;
   /** Entries in one SETTINGS frame. */
   readonly settingsEntries: number;
-  /** Bytes waiting to be written; a peer that reads too slowly or floods us with what needs answers. */
+  /**
+   * Bytes waiting to be written: frames that a flood makes us answer, or data behind other data on one
+   * stream. More costs the connection. Data of all streams together does not: `Connection.crowded`.
+   */
   readonly bufferedBytes: number;
   /** Streams that ended by a reset, from either side, or were refused: rapid reset. */
   readonly resets: Rate;

@@ -116,6 +116,11 @@ export class Stream {
     return this.queuedBytes > 0;
   }
 
+  /** Queued behind the piece that is being sent, which may be of any size. */
+  get bytesBehind(): number {
+    return this.queuedBytes - (this.queue[0]?.length ?? 0);
+  }
+
   /** Ends both sides at once. There will be no further event on this stream. */
   reset(code: number): void {
     this.#owner.resetStream(this, code);

@@ -239,16 +239,19 @@ export class UnaryCall extends ServerCall {
       bytesMax: messageBytesMax,
       decompress: this.head.encoding === 'gzip' ? decompress : undefined,
     });
-    this.#held += bytes.length;
-    if (!this.owner.hold(this.session, bytes.length)) {
-      throw grpcError(RESOURCE_EXHAUSTED, 'too many unfinished requests');
-    }
+    this.#hold(bytes.length);
     const reader = this.#reader;
     reader.push(bytes);
     for (let message = reader.next(); message !== undefined; message = reader.next()) {
       if (this.#message) throw grpcError(UNIMPLEMENTED, TWO_REQUESTS);
       this.#message = message.slice();
     }
+  }
+
+  #hold(bytes: number): void {
+    this.#held += bytes;
+    if (this.owner.hold(this.session, bytes)) return;
+    throw grpcError(RESOURCE_EXHAUSTED, 'too many unfinished requests');
   }
 
   #release(): void {
@@ -260,15 +263,28 @@ export class UnaryCall extends ServerCall {
 
   #dispatch(bytes: Bytes): void {
     this.#dispatched = true;
-    const { method } = this.#route;
     try {
-      const request = decode(method.request, bytes) as never;
-      this.#release();
-      if (this.#route.type === 'deferred') this.#route.handle(request, this);
-      else if (this.#route.type === 'unary') this.#settle(this.#route.handle(request, this));
+      if (this.session.crowded) this.#park(bytes.slice());
+      else this.#begin(bytes);
     } catch (error) {
       this.fail(error);
     }
+  }
+
+  /** Waits until the peer has read more of what it asked for already. */
+  #park(bytes: Bytes): void {
+    this.#hold(bytes.length);
+    this.session.whenRoom(() => {
+      if (!this.over) this.#dispatch(bytes);
+    });
+  }
+
+  #begin(bytes: Bytes): void {
+    const { method } = this.#route;
+    const request = decode(method.request, bytes) as never;
+    this.#release();
+    if (this.#route.type === 'deferred') this.#route.handle(request, this);
+    else if (this.#route.type === 'unary') this.#settle(this.#route.handle(request, this));
   }
 
   #settle(result: object | Promise<object>): void {

@@ -83,6 +83,8 @@ export class ServerSession {
   #framesSeen = 0;
   #idleSinceMs: number;
   #streamsSeen = 0;
+  /** What the peer asked for while it left too much unread, in order. */
+  readonly #waiting: (() => void)[] = [];
   /** Why the peer lost the connection, if it did by its own fault. */
   fault: Fault | undefined;
 
@@ -136,6 +138,21 @@ export class ServerSession {
     return socket.encrypted ? socket : undefined;
   }
 
+  /** Nothing new should be begun for this peer until it has read: see `whenRoom`. */
+  get crowded(): boolean {
+    return this.connection.crowded;
+  }
+
+  /** Begins what a peer asked for: at once, or when it has read what waits for it. */
+  whenRoom(begin: () => void): void {
+    if (this.crowded) this.#waiting.push(begin);
+    else begin();
+  }
+
+  #admitWaiting(): void {
+    while (this.#waiting.length > 0 && !this.crowded) this.#waiting.shift()!();
+  }
+
   /** Lets open streams finish, refuses new ones, and closes after `graceMs` at the latest. */
   drain(graceMs: number): void {
     const now = this.#clock.now();
@@ -170,6 +187,7 @@ export class ServerSession {
   }
 
   #turned(): void {
+    if (this.#waiting.length > 0) this.#admitWaiting();
     const { openStreams, peerHighest } = this.connection;
     if (openStreams > 0) this.#idleSinceMs = -1;
     else if (this.#drain === 'refusing') this.#link.end();

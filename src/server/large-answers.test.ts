@@ -1,0 +1,149 @@
+/** Much to say to one connection at once: an honest client gets all of it, a slow one waits. */
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  connect as connectHttp2,
+} from 'node:http2';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { utf8 } from '../base/bytes.ts';
+import type { Engine } from '../engine/contract.ts';
+import { openMemoryEngine } from '../engine/memory/engine.ts';
+import { prefixRange } from '../model/range.ts';
+import { encodeFramed } from '../wire/messages/codec.ts';
+import { RangeRequest } from '../wire/messages/gen/rpc.ts';
+import { KVService, WatchService } from '../wire/messages/services.ts';
+import { GrpcClient } from '../wire/net/grpc-client.ts';
+import { type RunningServer, serve } from './serve.ts';
+
+const MIB = 2 ** 20;
+
+let engine: Engine;
+let server: RunningServer;
+const cleanups: (() => unknown)[] = [];
+
+beforeEach(async () => {
+  engine = await openMemoryEngine();
+  server = await serve({ engine, listen: { port: 0 } });
+});
+
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+  await server.close();
+  await engine.close();
+});
+
+function clientOf(messageBytesMax: number): GrpcClient {
+  const client = new GrpcClient({ port: server.port, deadlineMs: 60_000, messageBytesMax });
+  cleanups.push(() => client.destroy());
+  return client;
+}
+
+async function fill(client: GrpcClient, keys: number): Promise<void> {
+  const put = (i: number): Promise<unknown> =>
+    client.unary(KVService.Put, { key: utf8(`k/${i}`), value: new Uint8Array(MIB) });
+  await Promise.all(Array.from({ length: keys }, (_, i) => put(i)));
+}
+
+const { key, end: rangeEnd } = prefixRange(utf8('k/'));
+
+test('many large requests and answers at once on one connection come whole', async () => {
+  const client = clientOf(16 * MIB);
+  await fill(client, 12);
+  const answers = Array.from({ length: 8 }, () => client.unary(KVService.Range, { key, rangeEnd }));
+  for (const { kvs } of await Promise.all(answers)) {
+    expect(kvs.map(({ value }) => value.length)).toEqual(Array(12).fill(MIB));
+  }
+});
+
+describe('a watch over much history', () => {
+  async function told(fragment: boolean): Promise<{ largest: number; revisions: number[] }> {
+    const client = clientOf(64 * MIB);
+    await fill(client, 40);
+    const watch = client.stream(WatchService.Watch);
+    watch.send({ createRequest: { key, rangeEnd, startRevision: 1, fragment } });
+    // Another one on the stream is answered while the first has much to read.
+    watch.send({ createRequest: { key: utf8('other') } });
+    const revisions: number[] = [];
+    let largest = 0;
+    for await (const { events } of watch.responses()) {
+      revisions.push(...events.map(({ kv }) => kv!.modRevision));
+      const bytes = events.reduce((sum, { kv }) => sum + kv!.value.length, 0);
+      largest = Math.max(largest, bytes);
+      if (revisions.length === 40) break;
+    }
+    return { largest, revisions };
+  }
+
+  test('is told all of it, in messages of bounded size', async () => {
+    const { largest, revisions } = await told(false);
+    expect(revisions).toEqual([...revisions].sort((a, b) => a - b));
+    expect(new Set(revisions).size).toBe(40);
+    expect(largest).toBeLessThanOrEqual(17 * MIB);
+  });
+
+  test('is told all of it in fragments', async () => {
+    const { largest, revisions } = await told(true);
+    expect(new Set(revisions).size).toBe(40);
+    expect(largest).toBeLessThanOrEqual(2 * MIB);
+  });
+});
+
+describe('for a client that reads nothing', () => {
+  interface Asked {
+    readonly stream: ClientHttp2Stream;
+    /** Its answer has begun: headers wait for no window. */
+    readonly headed: Promise<void>;
+    /** The bytes of its answer. */
+    readonly whole: Promise<number>;
+  }
+
+  let begun = 0;
+
+  function ask(session: ClientHttp2Session): Asked {
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': '/etcdserverpb.KV/Range',
+      'content-type': 'application/grpc',
+      te: 'trailers',
+    });
+    stream.end(encodeFramed(RangeRequest, { key: utf8('k/0') }));
+    let bytes = 0;
+    stream.on('data', (chunk: Buffer) => {
+      bytes += chunk.length;
+    });
+    stream.on('error', () => {});
+    const headed = new Promise<void>((resolve) => stream.once('response', () => resolve()));
+    void headed.then(() => begun++);
+    const whole = new Promise<number>((resolve) => stream.once('close', () => resolve(bytes)));
+    return { stream, headed, whole };
+  }
+
+  /** The server has seen everything sent before. */
+  function barrier(session: ClientHttp2Session): Promise<void> {
+    return new Promise((resolve) => session.ping(() => resolve()));
+  }
+
+  test('no more is begun until it reads, and what it gave up meanwhile never', async () => {
+    await fill(clientOf(16 * MIB), 1);
+    const session = connectHttp2(`http://127.0.0.1:${server.port}`, {
+      settings: { initialWindowSize: 0 },
+    });
+    cleanups.push(() => session.destroy());
+    const first: Asked[] = [];
+    // A little more than 8 MiB may wait.
+    for (let i = 0; i < 8; i++) {
+      first.push(ask(session));
+      await first[i]!.headed;
+    }
+    const later = Array.from({ length: 10 }, () => ask(session));
+    await barrier(session);
+    expect(begun).toBe(8);
+    later.pop()!.stream.close(8);
+    await barrier(session);
+    session.setLocalWindowSize(64 * MIB);
+    session.settings({ initialWindowSize: 2 * MIB });
+    const sizes = await Promise.all([...first, ...later].map(({ whole }) => whole));
+    expect(sizes.every((bytes) => bytes > MIB)).toBe(true);
+    expect(begun).toBe(17);
+  });
+});
