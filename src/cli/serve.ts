@@ -238,9 +238,16 @@ function tlsFrom(settings: Values): TlsOptions | undefined {
     cert: file(cert),
     key: file(key),
     ...(ca ? { ca: file(ca), requestCert: true, rejectUnauthorized: true } : {}),
-    ...(crl ? { crl: file(crl) } : {}),
+    ...(crl ? { crl: asPem(file(crl), 'X509 CRL') } : {}),
     ...(ciphers ? { ciphers } : {}),
   };
+}
+
+/** Lists of revoked certificates are often published as DER, which etcd reads and Node.js does not. */
+function asPem(bytes: Buffer, label: string): string | Buffer {
+  if (bytes.includes('-----BEGIN')) return bytes;
+  const lines = bytes.toString('base64').match(/.{1,64}/g) ?? [];
+  return [`-----BEGIN ${label}-----`, ...lines, `-----END ${label}-----`, ''].join('\n');
 }
 
 /** etcd's own way to say it: `jwt,pub-key=…,priv-key=…,sign-method=…,ttl=…`. */

@@ -11,6 +11,7 @@ import { utf8 } from '../../src/base/bytes.ts';
 import { openEngine } from '../../src/client.ts';
 import { AuthService, KVService } from '../../src/wire/messages/services.ts';
 import type { GrpcClient } from '../../src/wire/net/grpc-client.ts';
+import { serving } from '../servers/holdfast.ts';
 import { refusedCall, Stage } from './stage.ts';
 
 const READ = { key: utf8('a') };
@@ -65,6 +66,7 @@ class Authority {
       this.#openssl([...config, '-revoke', 'revoked.pem']);
     }
     this.#openssl([...config, '-gencrl', '-out', 'list.crl']);
+    this.#openssl(['crl', '-in', 'list.crl', '-outform', 'DER', '-out', 'list.der']);
     return this.read('list.crl');
   }
 
@@ -156,6 +158,22 @@ describe.skipIf(!locate('openssl'))('TLS (openssl makes the certificates)', () =
     }
     expect(await reads(tcp.client({ tls: trusting() }))).toBe(false);
     expect(await health(tcp.server.port, {})).toBe(false);
+  });
+
+  test('the command line takes a revocation list as DER, as etcd does', async () => {
+    const lost = authority.issue('/CN=lost for DER');
+    authority.revoke(lost.cert);
+    const at = (name: string): string => join(authority.directory, name);
+    const run = await serving([
+      ...['--engine', 'memory:', '--cert', at('c1.pem'), '--key', at('c1.key')],
+      ...['--client-ca', at('ca.pem'), '--client-crl', at('list.der')],
+    ]);
+    try {
+      expect(await health(run.port, ann)).toBe(true);
+      expect(await health(run.port, lost)).toBe(false);
+    } finally {
+      run.child.kill('SIGKILL');
+    }
   });
 
   test('a revocation list and a certificate are replaced without a restart', async () => {

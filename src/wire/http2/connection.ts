@@ -376,8 +376,10 @@ export class Connection implements StreamOwner {
     return id < this.#nextId;
   }
 
-  admit(id: number): Stream {
+  admit(id: number, now: number): Stream {
     const stream = new Stream(this, id, this.#peer.initialWindowSize, this.#receiver.initialWindow);
+    stream.openedByPeer = true;
+    stream.openedAtMs = now;
     this.#streams.add(stream);
     return stream;
   }

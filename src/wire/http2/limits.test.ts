@@ -271,6 +271,36 @@ describe('limits', () => {
     expect(script.connection.closed).toBe(false);
   });
 
+  it('of resets do not count streams that were open for a second: a deadline gives up many at once', () => {
+    const gaveUpAfter = (ms: number): boolean => {
+      const script = new Script('server', { limits: { resets: five } });
+      for (let i = 0; i < 50; i++) script.headers(i * 2 + 1, REQUEST);
+      script.now += ms;
+      for (let i = 0; i < 50; i++) script.say({ type: 'rst-stream', stream: i * 2 + 1, code: 8 });
+      return script.connection.closed;
+    };
+    expect([gaveUpAfter(1_000), gaveUpAfter(900)]).toEqual([false, true]);
+  });
+
+  it('of what waits to be written do not hold for the data of many streams, which crowds', () => {
+    const script = new Script('server', {
+      limits: { bufferedBytes: 100_000 },
+      above: { onHeaders: (stream) => stream.sendHeaders(RESPONSE) },
+    });
+    for (let i = 0; i < 30; i++) script.headers(i * 2 + 1, REQUEST);
+    const crowded: boolean[] = [];
+    for (const stream of script.streams.values()) {
+      stream.sendData(new Uint8Array(50_000));
+      crowded.push(script.connection.crowded);
+    }
+    expect(script.connection.closed).toBe(false);
+    expect([crowded[0], crowded.at(-1)]).toEqual([false, true]);
+    // A piece of any size may wait on one stream, and something behind it.
+    const [first] = script.streams.values();
+    first!.sendData(new Uint8Array(99_000));
+    expect(script.connection.closed).toBe(false);
+  });
+
   it('of what waits to be written hold for queued data too: the slow reader is given up', () => {
     const script = new Script('server', {
       limits: { bufferedBytes: 100_000 },

@@ -299,8 +299,7 @@ export class Receiver implements FrameSink {
     if (this.#refusing || openStreams >= limits.concurrentStreams) {
       return this.#refuse(id, REFUSED_STREAM);
     }
-    const stream = this.#connection.admit(id);
-    stream.openedByPeer = true;
+    const stream = this.#connection.admit(id, this.#tolls.now);
     stream.expectedBytes = contentLength;
     if (last) stream.state = 'half-closed-remote';
     this.#handler.onHeaders(stream, block.list, last);
@@ -364,7 +363,7 @@ export class Receiver implements FrameSink {
     }
     this.#connection.retire(stream);
     this.#handler.onReset(stream, getUint32(bytes, start));
-    return this.#isServer ? this.#tolls.reset() : undefined;
+    return this.#isServer ? this.#tolls.reset(stream.openedAtMs) : undefined;
   }
 
   #settingsFrame(flags: number, id: number, bytes: Bytes, start: number, end: number): Verb {

@@ -45,6 +45,8 @@ export class Stream {
   receivedBytes = 0;
   /** The final header list of the peer has come: only data and trailers may follow. */
   openedByPeer = false;
+  /** When the peer opened it, as `receive` was told. */
+  openedAtMs = 0;
   /** A response to HEAD has no content whatever its content-length says. */
   headRequest = false;
   sentHeaders = false;

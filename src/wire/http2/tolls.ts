@@ -7,6 +7,7 @@ import { Budget, type Limits } from './limits.ts';
 
 /** How many window updates one DATA frame of ours explains. */
 const UPDATES_PER_FRAME = 10;
+const PATIENT_MS = 1_000;
 
 export class Tolls {
   now = 0;
@@ -27,7 +28,9 @@ export class Tolls {
     this.#idle = new Budget(limits.idleFrames);
   }
 
-  reset(): Fault | undefined {
+  /** One that was open for long was no part of a flood: only so many are open at once. */
+  reset(openedAtMs: number = this.now): Fault | undefined {
+    if (this.now - openedAtMs >= PATIENT_MS) return undefined;
     return this.#pay(this.#resets, 'too many streams reset');
   }
 
