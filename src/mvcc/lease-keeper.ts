@@ -22,6 +22,10 @@ import { leaseNotFound, type Writer } from './writer.ts';
 
 /** Leases ended in one go; the rest follows after the loop had a turn. */
 const SWEEP_LEASES = 1_000;
+/** Who looks at leases later than this has stood still, and renewals may wait unread. */
+const LATE_MS = 100;
+/** They are read for as long as it stood still, and no longer than this, before leases end. */
+const GRACE_MS_MAX = 1_000;
 const NONE: Effects = [];
 
 export interface LeaseKeeperOptions {
@@ -110,9 +114,8 @@ export class LeaseKeeper {
   /** The same where neither the store nor another commit has to be waited for. */
   renewAtOnce(id: LeaseId): Lease | undefined {
     const lease = this.lessor.get(id);
-    const now = this.#options.clock.now();
-    if (!lease || !lives(lease, now) || this.lessor.needsStoring(lease)) return undefined;
-    this.lessor.renew(lease, now);
+    if (!lease || !lives(lease) || this.lessor.needsStoring(lease)) return undefined;
+    this.lessor.renew(lease, this.#options.clock.now());
     return lease;
   }
 
@@ -136,18 +139,12 @@ export class LeaseKeeper {
    * until then a power cut could bring it back, and its id is not free.
    */
   async living(id: LeaseId): Promise<Lease> {
-    const { clock } = this.#options;
     let lease = this.lessor.get(id);
-    if (lease && lives(lease, clock.now())) return lease;
-    while (lease && !lease.ending && clock.now() >= lease.deadlineMs) {
-      this.#sweep();
-      await this.#sweeping;
-      lease = this.lessor.get(id);
-    }
+    if (lease && lives(lease)) return lease;
     // Commits are in order: after one more, whatever had begun before is durable.
     if (lease) await this.#committer().submit(() => {});
     lease = this.lessor.get(id);
-    if (!lease || !lives(lease, clock.now())) throw leaseNotFound(id);
+    if (!lease || !lives(lease)) throw leaseNotFound(id);
     return lease;
   }
 
@@ -186,28 +183,43 @@ export class LeaseKeeper {
     if (atMs === undefined || this.#closed || this.#sweeping) return;
     if (this.#armed && this.#armed.atMs <= atMs) return;
     this.#armed?.cancel();
-    const cancel = this.#options.clock.wakeAt(atMs, () => {
-      this.#armed = undefined;
-      this.#sweep();
+    const { clock } = this.#options;
+    const wakeMs = Math.max(atMs, clock.now());
+    const cancel = clock.wakeAt(wakeMs, () => {
+      const lateMs = clock.now() - wakeMs;
+      if (lateMs > LATE_MS) this.#sweepLater(atMs, Math.min(lateMs, GRACE_MS_MAX));
+      else this.#wake();
     });
     this.#armed = { atMs, cancel };
   }
 
+  /** A pause of ours is not the holders' fault. Once: who is always late must end leases, too. */
+  #sweepLater(atMs: number, graceMs: number): void {
+    const { clock } = this.#options;
+    const cancel = clock.wakeAt(clock.now() + graceMs, () => this.#wake());
+    this.#armed = { atMs, cancel };
+  }
+
+  #wake(): void {
+    this.#armed = undefined;
+    this.#sweep();
+  }
+
   #sweep(): void {
-    this.#sweeping ??= this.#sweepOnce().finally(() => {
+    if (this.#sweeping) return;
+    const { ended, fading } = this.lessor.due(this.#options.clock.now(), SWEEP_LEASES);
+    this.expired += ended.length;
+    // A store that fails meanwhile tells everybody itself.
+    for (const lease of fading) this.#store(lease, lease.storedMs).catch(() => {});
+    if (ended.length === 0) {
+      this.#arm();
+      return;
+    }
+    const ends = ended.map(({ id }) => this.#committer().submit((writer) => this.#end(writer, id)));
+    this.#sweeping = Promise.allSettled(ends).then(() => {
       this.#sweeping = undefined;
       this.#arm();
     });
-  }
-
-  /** A store that fails meanwhile tells everybody itself; here only the wait matters. */
-  async #sweepOnce(): Promise<void> {
-    const { ended, fading } = this.lessor.due(this.#options.clock.now(), SWEEP_LEASES);
-    this.expired += ended.length;
-    await Promise.allSettled([
-      ...fading.map((lease) => this.#store(lease, lease.storedMs)),
-      ...ended.map(({ id }) => this.#committer().submit((writer) => this.#end(writer, id))),
-    ]);
   }
 
   #end(writer: Writer, id: LeaseId): Revision {
@@ -216,8 +228,9 @@ export class LeaseKeeper {
   }
 }
 
-function lives({ durable, ending, deadlineMs }: Lease, now: number): boolean {
-  return durable && !ending && now < deadlineMs;
+/** Time alone ends nothing: until it is looked at, a lease past its end can be renewed. */
+function lives({ durable, ending }: Lease): boolean {
+  return durable && !ending;
 }
 
 function checkId(id: LeaseId): void {

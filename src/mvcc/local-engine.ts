@@ -200,7 +200,7 @@ export class LocalEngine {
       header: this.#header(),
       id,
       grantedTtlMs: lease.ttlMs,
-      remainingTtlMs: lease.deadlineMs - this.#options.clock.now(),
+      remainingTtlMs: Math.max(0, lease.deadlineMs - this.#options.clock.now()),
     };
     if (!call.keys) return info;
     const keys: Uint8Array[] = [];
