@@ -46,6 +46,12 @@ test('a backup reads back whole, however its bytes are cut', async () => {
   );
 });
 
+test('a record of any size is read: what a lease took along when it ended is one', async () => {
+  const original = table(1, 80 * 2 ** 20);
+  const { entries } = await read(dump(original));
+  expect(entries.map(({ value }) => value.length)).toContain(80 * 2 ** 20);
+});
+
 test('chunks stay within 32 KiB, also for values that are larger', () => {
   for (const chunk of dump(table(5, 100_000))) expect(chunk.length).toBeLessThanOrEqual(32_768);
 });

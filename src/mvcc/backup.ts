@@ -33,8 +33,11 @@ const TAIL_BYTES = 4 + 6 + 4;
 const PADDED_TO = 512;
 const DIGEST_BYTES = 32;
 const CHUNK_BYTES = 32 * 1024;
-/** The largest record there can be; a length beyond it is damage, not a reason to allocate. */
-const RECORD_BYTES_MAX = 64 * 1024 * 1024;
+/**
+ * A length beyond this is damage. A record may hold all that a lease took along when it ended, so
+ * there is no smaller bound; bytes are gathered as they come, not allocated as promised.
+ */
+const RECORD_BYTES_MAX = 2 ** 31;
 /** Where the rules keep their keys; what an engine adds for itself lies outside. */
 const FIRST_KEY = Uint8Array.of(0x61);
 const LAST_KEY = Uint8Array.of(0x7b);
@@ -143,7 +146,14 @@ function encodeTail(count: number, crc: number): Bytes {
   return tail;
 }
 
+/** So many are joined at once. */
+const PIECES_MAX = 1_024;
+
 class Parser {
+  /** What has come and is not understood yet; in pieces until `#wanted` bytes of it are there. */
+  #pieces: Bytes[] = [];
+  #gathered = 0;
+  #wanted = 0;
   #rest: Bytes = new Uint8Array(0);
   #state: State | undefined;
   #crc = 0;
@@ -158,10 +168,17 @@ class Parser {
       this.#skip(chunk);
       return [];
     }
-    this.#rest = this.#rest.length === 0 ? chunk : concatBytes(this.#rest, chunk);
+    this.#pieces.push(chunk);
+    this.#gathered += chunk.length;
+    if (this.#pieces.length > PIECES_MAX) this.#pieces = [concatBytes(...this.#pieces)];
     const entries: BackupEntry[] = [];
-    if (!this.#state && !this.#readHead()) return entries;
-    while (!this.#trailing && this.#readNext(entries));
+    if (this.#gathered < this.#wanted) return entries;
+    this.#rest = this.#pieces.length === 1 ? this.#pieces[0]! : concatBytes(...this.#pieces);
+    if (this.#state || this.#readHead()) {
+      while (!this.#trailing && this.#readNext(entries));
+    }
+    this.#pieces = [this.#rest];
+    this.#gathered = this.#rest.length;
     return entries;
   }
 
@@ -205,7 +222,9 @@ class Parser {
     const valueLength = getUint32(rest, 4);
     const length = 8 + keyLength + valueLength + 4;
     if (length > RECORD_BYTES_MAX) throw damaged(`record ${this.#count + 1}`);
+    this.#wanted = length;
     if (rest.length < length) return false;
+    this.#wanted = 0;
     this.#crc = crc32c(rest.subarray(0, length - 4), this.#crc);
     if (getUint32(rest, length - 4) !== this.#crc) throw damaged(`record ${this.#count + 1}`);
     this.#count++;

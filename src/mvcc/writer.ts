@@ -46,6 +46,11 @@ import { compactedError, NUMBERS, readRange, readRevision } from './read.ts';
 import type { Table } from './table.ts';
 
 const NOTHING: Bytes = new Uint8Array(0);
+/**
+ * What the ranges that one request deletes may hold. The log keeps it in one record, and the store
+ * does nothing else meanwhile. What a lease takes along when it ends is not asked.
+ */
+const DELETED_BYTES_MAX = 256 * 1024 * 1024;
 
 /** All that one revision changed, in order, for those who watch. */
 export interface RevisionChanges {
@@ -85,6 +90,7 @@ interface Standing {
 export class Writer {
   readonly #table: Table;
   readonly #leases: LeaseRegister;
+  readonly #deletedBytesMax: number;
   /** What this commit did so far, in order. */
   readonly committed: RevisionChanges[] = [];
   /** But for its revision, which rises with every request. */
@@ -97,7 +103,13 @@ export class Writer {
   /** A range found empty: who takes an empty line need not look for his own key in it. */
   #gap: Interval | undefined;
 
-  constructor(table: Table, state: State, leases: LeaseRegister) {
+  constructor(
+    table: Table,
+    state: State,
+    leases: LeaseRegister,
+    deletedBytesMax: number = DELETED_BYTES_MAX,
+  ) {
+    this.#deletedBytesMax = deletedBytesMax;
     this.#table = table;
     this.#state = state;
     this.#revision = state.revision;
@@ -185,7 +197,7 @@ export class Writer {
   /** Everything that can refuse the taken branch, before anything of it runs: puts first, as etcd. */
   #checkBranch(decided: Decided): void {
     this.#checkPuts(decided);
-    this.#checkRanges(decided);
+    this.#checkRanges(decided, 0);
   }
 
   #checkPuts(decided: Decided): void {
@@ -195,11 +207,31 @@ export class Writer {
     }
   }
 
-  #checkRanges(decided: Decided): void {
+  /** Answers what is deleted so far. */
+  #checkRanges(decided: Decided, before: number): number {
+    let deleted = before;
     for (const step of decided.steps) {
       if (step.type === 'range') this.#checkRevision(step);
-      else if (step.type === 'decided') this.#checkRanges(step.txn);
+      else if (step.type === 'decided') deleted = this.#checkRanges(step.txn, deleted);
+      else if (step.type === 'delete' && !isSingle(step))
+        deleted = this.#checkDelete(step, deleted);
     }
+    return deleted;
+  }
+
+  #checkDelete(request: DeleteOperation, before: number): number {
+    const range = interval(request);
+    if (isEmptyInterval(range)) return before;
+    let deleted = before;
+    this.#table.scan(liveKey(range.start), liveEnd(range.end), (stored, record) => {
+      deleted += stored.length + record.length;
+      return deleted <= this.#deletedBytesMax;
+    });
+    if (deleted <= this.#deletedBytesMax) return deleted;
+    throw new HoldfastError(
+      'request-too-large',
+      `more than ${this.#deletedBytesMax} bytes would be deleted at once: delete them in parts`,
+    );
   }
 
   /** A revision below 0 means the newest outside of transactions only; here etcd finds it too old. */
