@@ -1,17 +1,19 @@
 /**
  * etcd's own integration tests, of its server and of its Go client, against our server.
  *
- * Debian ships the sources of etcd 3.4 with their tests. They are compiled as they are, but for the one
- * line in which a member of a test cluster begins to answer gRPC: there our server answers. The members
- * go on beside it, so a test that asks them and not their clients' connections asks etcd. A test that
- * fails must stand, with the reason, in the table of docs/etcd-tests.md; the long form runs those too.
+ * Debian ships the sources of etcd 3.4 with their tests. They are compiled as they are, but for the lines
+ * in which a member of a test cluster begins to answer gRPC and its metrics are read: there our server
+ * answers. The members go on beside it, so a test that asks them and not their clients' connections asks
+ * etcd. A test that fails must stand, with the reason, in the table of docs/etcd-tests.md; the long form
+ * runs those too. Both take minutes: the tests wait for leases to end.
  *
- * Control: the same tests against a server of ours that refuses every write must fail.
+ * Control: some of them against a server of ours that refuses every write must fail because of that.
  */
 import { spawn } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import type { Context, Experiment, Report } from '../scripts/experiment.ts';
+import type { EmbeddedOptions } from '../src/engine/options.ts';
 import { Servers } from './etcd-tests/servers.ts';
 
 const GOPATH = '/usr/share/gocode';
@@ -33,7 +35,8 @@ const CHANGES = [
 ] as const;
 const AT_ONCE = 2;
 const TEST_SECONDS_MAX = 90;
-const CONTROL_TESTS = /^(TestV3PutOverwrite|TestV3TxnRevision|TestV3LeaseExists|TestKVPut)$/;
+const CONTROL_TESTS = /^(TestV3PutOverwrite|TestV3TxnRevision|TestV3LeaseSwitch|TestKVPut)$/;
+const REFUSAL = 'request is too large';
 
 export const experiment: Experiment = {
   about: "etcd's own integration tests pass against our server, or the difference is explained",
@@ -65,24 +68,33 @@ async function run(context: Context): Promise<Report> {
   const failed = outcomes.filter(({ result }) => result === 'failed');
   const unexplained = failed.filter(({ test }) => !explained.has(test.name));
   for (const { test, output } of unexplained) context.log(`${test.name}\n${lastLines(output)}`);
+  const passed = outcomes.filter(({ result }) => result === 'passed');
+  const fine = passed.filter(({ test }) => explained.has(test.name));
+  for (const { test } of fine) context.log(`${test.name} stands in the table, and passes`);
   const refused = await tryAll(
     context,
     binaries,
     PACKAGES.flatMap(testsOf).filter(({ name }) => CONTROL_TESTS.test(name)),
     { requestBytesMax: 1 },
   );
-  const passedInVain = refused.filter(({ result }) => result !== 'failed').length;
+  const noticed = refused.filter(
+    ({ result, output }) => result === 'failed' && output.includes(REFUSAL),
+  );
+  const controlled = noticed.length === refused.length && noticed.length > 0;
   return {
-    ok: outcomes.length > 0 && unexplained.length === 0 && passedInVain === 0,
+    ok: passed.length > 0 && unexplained.length === 0 && controlled,
     figures: {
       tests: tests.length,
-      passed: outcomes.filter(({ result }) => result === 'passed').length,
+      passed: passed.length,
       "skipped by etcd's own word": outcomes.filter(({ result }) => result === 'skipped').length,
       'failed, explained': failed.length - unexplained.length,
       'not run, explained': tests.length - asked.length,
       'failed, unexplained': unexplained.length,
     },
-    control: { 'tests that fail when every write is refused': refused.length - passedInVain },
+    control: {
+      'tests against a server that refuses every write': refused.length,
+      'of them failed because of that': noticed.length,
+    },
   };
 }
 
@@ -104,10 +116,10 @@ async function build(context: Context): Promise<ReadonlyMap<string, string>> {
   for (const { name } of PACKAGES) {
     const binary = join(context.scratch, `${name.replace('/', '-')}.test`);
     const args = ['test', '-vet=off', '-overlay', overlay, '-c', '-o', binary, `${ETCD}/${name}`];
-    const built = await finished('go', args, context.scratch, {
+    const built = await finished(context, 'go', args, context.scratch, {
       GO111MODULE: 'off',
       GOPATH,
-      GOCACHE: join(context.scratch, 'go-cache'),
+      GOCACHE: resolve('.cache/go'),
     });
     if (built.code !== 0) throw new Error(`go ${args.join(' ')}:\n${built.output}`);
     binaries.set(name, binary);
@@ -135,7 +147,7 @@ async function tryAll(
   context: Context,
   binaries: ReadonlyMap<string, string>,
   tests: readonly Test[],
-  bend: Parameters<typeof Servers.open>[1],
+  bend: EmbeddedOptions,
 ): Promise<Outcome[]> {
   const servers = await Servers.open(join(context.scratch, 'integration'), bend);
   context.cleanup(() => servers.close());
@@ -157,22 +169,33 @@ async function tryOne(
   control: string,
 ): Promise<Outcome> {
   const args = [`-test.run=^${test.name}$`, `-test.timeout=${TEST_SECONDS_MAX}s`, '-test.v'];
-  const { output } = await finished(binary, args, join(context.scratch, test.package), {
-    HOLDFAST_CONTROL: control,
-    TMPDIR: context.scratch,
-  });
+  const { code, output } = await finished(
+    context,
+    binary,
+    args,
+    join(context.scratch, test.package),
+    {
+      HOLDFAST_CONTROL: control,
+      TMPDIR: context.scratch,
+    },
+  );
   const verdict = new RegExp(`^--- (PASS|SKIP): ${test.name} `, 'm').exec(output)?.[1];
-  const result = verdict === 'PASS' ? 'passed' : verdict === 'SKIP' ? 'skipped' : 'failed';
+  // What a test leaves running when it has passed is its own affair: etcd's leave some, now and then.
+  const leaks = output.includes('Too many goroutines running after all test(s).');
+  const ended = code === 0 || leaks;
+  const result = !ended || !verdict ? 'failed' : verdict === 'PASS' ? 'passed' : 'skipped';
   return { test, result, output };
 }
 
 async function finished(
+  context: Context,
   command: string,
   args: readonly string[],
   cwd: string,
   env: Readonly<Record<string, string>>,
 ): Promise<{ readonly code: number | null; readonly output: string }> {
   const child = spawn(command, args, { cwd, env: { ...process.env, ...env } });
+  context.cleanup(() => child.kill('SIGKILL'));
   const chunks: Buffer[] = [];
   for (const stream of [child.stdout, child.stderr]) {
     stream.on('data', (chunk: Buffer) => chunks.push(chunk));

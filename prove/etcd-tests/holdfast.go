@@ -4,8 +4,7 @@ package integration
 // package in place of the line that would let etcd answer there; everything else of the cluster stays,
 // so that the tests compile and run as they are.
 //
-// All members of a cluster lead to one server of ours, which lives as long as one of them does. What a
-// member stores is removed with the directory of the member that was started first.
+// All members of a cluster lead to one server of ours, which lives as long as one of them does.
 
 import (
 	"bytes"
@@ -19,7 +18,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -66,7 +64,11 @@ func serveHoldfast(m *member, l net.Listener) func() {
 
 func startHoldfast(m *member, cluster string) *holdfastServer {
 	if holdfastDirs[cluster] == "" {
-		holdfastDirs[cluster] = filepath.Join(m.DataDir, "holdfast")
+		directory, err := ioutil.TempDir("", "holdfast")
+		if err != nil {
+			panic(err)
+		}
+		holdfastDirs[cluster] = directory
 	}
 	progress := m.WatchProgressNotifyInterval
 	if progress == 0 {
@@ -160,7 +162,7 @@ func (d *door) serve(l net.Listener, socket string) {
 		if err != nil {
 			return
 		}
-		out, err := net.Dial("unix", strings.TrimSpace(socket))
+		out, err := net.Dial("unix", socket)
 		if err != nil || !d.keep(in, out) {
 			in.Close()
 			continue

@@ -69,7 +69,7 @@ export class Servers {
   async close(): Promise<void> {
     this.#http.closeAllConnections();
     this.#http.close();
-    for (const stop of this.#running.values()) await stop();
+    await Promise.allSettled([...this.#running.values()].map((stop) => stop()));
   }
 
   async #answer(request: IncomingMessage): Promise<string> {

@@ -35,7 +35,7 @@ const USAGE = `holdfast serve: etcd v3 gRPC, its JSON gateway, health and metric
   --client-crl FILE      and refuse the revoked ones
   --certificate-users    take a client certificate's common name as the user
   --auth-token SPEC      simple, or jwt,sign-method=RS256,pub-key=F,priv-key=F,ttl=10m
-  --quota-bytes N        the store's; beyond it only deletions are taken (8 GiB)
+  --quota-bytes N        of the store; 0: none                       (8 GiB)
   --retain-revisions N   of the history; 0: all of it                (100000)
   --request-bytes N      of keys and values in one request           (1.5 MiB)
   --transaction-operations N                                         (128)
@@ -95,6 +95,7 @@ const GRACE_SECONDS = 10;
 /** For the reader of the log, at the end. */
 const FLUSH_MS = 1_000;
 const SEAL_DAYS = 30;
+const EMBEDDED = /^(lmdb|memory):/;
 const NOT_ETCD = /^(?!etcd)/;
 const DAY_MS = 86_400_000;
 
@@ -344,10 +345,10 @@ function limitsIn(path: string): Partial<Record<Limit, string>> {
 
 /** What an engine lets a server choose, the engine's own name of it, and which engines do. */
 const STORE_OPTIONS = [
-  { name: 'quota-bytes', option: 'quotaBytes', engines: /^(lmdb|memory):/, least: 0 },
+  { name: 'quota-bytes', option: 'quotaBytes', engines: EMBEDDED, least: 0 },
   { name: 'retain-revisions', option: 'retainRevisions', engines: NOT_ETCD, least: 0 },
-  { name: 'request-bytes', option: 'requestBytesMax', engines: /^/, least: 1 },
-  { name: 'transaction-operations', option: 'operationsMax', engines: /^/, least: 1 },
+  { name: 'request-bytes', option: 'requestBytesMax', least: 1, most: 16 * 2 ** 20 },
+  { name: 'transaction-operations', option: 'operationsMax', least: 2 },
   {
     name: 'progress-seconds',
     option: 'progressIntervalMs',
@@ -359,25 +360,31 @@ const STORE_OPTIONS = [
 
 function storeOptions(url: string, settings: Values): Record<string, number> {
   const options: Record<string, number> = {};
-  for (const { name, option, engines, least, unit = 1 } of STORE_OPTIONS) {
+  for (const { name, option, engines, unit = 1, ...bounds } of STORE_OPTIONS) {
     const said = settings[name as keyof Values];
     if (said === undefined) continue;
-    if (!engines.test(url)) {
+    if (engines?.test(url) === false) {
       throw new HoldfastError(
         'invalid-argument',
         `--${name} is for the store behind --engine to set`,
       );
     }
-    const value = Number(said);
-    if (!Number.isSafeInteger(value) || value < least) {
-      throw new HoldfastError(
-        'invalid-argument',
-        `--${name} takes a whole number from ${least}, not ${said}`,
-      );
-    }
-    options[option] = value * unit;
+    options[option] = whole(name, String(said), bounds) * unit;
   }
   return options;
+}
+
+function whole(
+  name: string,
+  said: string,
+  { least, most = Number.MAX_SAFE_INTEGER }: { readonly least: number; readonly most?: number },
+): number {
+  const value = Number(said);
+  if (/^\d{1,16}$/.test(said) && value >= least && value <= most) return value;
+  throw new HoldfastError(
+    'invalid-argument',
+    `--${name} takes a whole number from ${least} to ${most}, not ${said.slice(0, 40)}`,
+  );
 }
 
 function sealRotateMs(settings: Values): number {

@@ -27,6 +27,8 @@ export interface Exchange {
   readonly body: AsyncIterable<Uint8Array>;
   /** May so many more bytes of this request be kept? */
   hold(bytes: number): boolean;
+  /** Resolves when the caller has read enough of what it asked for before, or went away. */
+  room(): Promise<void>;
 
   readonly headSent: boolean;
   /** Nothing can be sent any more. */

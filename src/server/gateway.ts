@@ -105,6 +105,8 @@ export class Gateway {
 
   async #unary(handler: UnaryHandler, exchange: Exchange, call: Call): Promise<void> {
     const body = await this.#body(exchange);
+    await exchange.room();
+    if (exchange.over) return;
     const { method } = handler;
     const answer = await handler.run(fromJson(method.request, body) as never, call);
     exchange.head(200, { 'content-type': JSON_TYPE });
@@ -155,7 +157,10 @@ export class Gateway {
   }
 
   async *#single(method: Method, exchange: Exchange): AsyncGenerator<object> {
-    yield fromJson(method.request, await this.#body(exchange));
+    const body = await this.#body(exchange);
+    await exchange.room();
+    if (exchange.over) return;
+    yield fromJson(method.request, body);
   }
 
   async *#objects(method: Method, exchange: Exchange): AsyncGenerator<object> {

@@ -94,6 +94,11 @@ class Http1Exchange implements Exchange {
     return true;
   }
 
+  /** Nor is the next one begun before the answer to this one has been taken. */
+  room(): Promise<void> {
+    return Promise.resolve();
+  }
+
   get headSent(): boolean {
     return this.#response.headersSent;
   }

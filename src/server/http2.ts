@@ -45,12 +45,9 @@ export class PlainStreams implements StreamHandler {
       exchange.end();
       return;
     }
-    this.session.whenRoom(() => {
-      if (exchange.over) return;
-      endpoints.handle(exchange).catch((error: unknown) => {
-        onFault(error);
-        exchange.destroy();
-      });
+    endpoints.handle(exchange).catch((error: unknown) => {
+      onFault(error);
+      exchange.destroy();
     });
   }
 
@@ -87,6 +84,7 @@ class Http2Exchange implements Exchange {
   readonly #body = new BoundedQueue<Bytes>(Number.POSITIVE_INFINITY);
   readonly #gone = new AbortController();
   #room: Deferred<void> | undefined;
+  #unpark: (() => void) | undefined;
   #heldBytes = 0;
   /** The answer is whole, though not all of it may have been taken. */
   #ended = false;
@@ -155,6 +153,18 @@ class Http2Exchange implements Exchange {
     return this.#streams.heldBytes <= HELD_BYTES_MAX;
   }
 
+  room(): Promise<void> {
+    const { session } = this.#streams;
+    if (this.over || !session.crowded) return Promise.resolve();
+    return new Promise((resolve) => {
+      const cancel = session.whenRoom(resolve);
+      this.#unpark = () => {
+        cancel();
+        resolve();
+      };
+    });
+  }
+
   // ─── out ─────────────────────────────────────────────────────────────────────────────────────
 
   get headSent(): boolean {
@@ -213,6 +223,7 @@ class Http2Exchange implements Exchange {
   #close(): void {
     if (this.#over) return;
     this.#over = true;
+    this.#unpark?.();
     this.#streams.heldBytes -= this.#heldBytes;
     const error = new HoldfastError('cancelled', 'the caller went away');
     this.#body.fail(error);

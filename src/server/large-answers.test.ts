@@ -10,7 +10,7 @@ import type { Engine } from '../engine/contract.ts';
 import { openMemoryEngine } from '../engine/memory/engine.ts';
 import { prefixRange } from '../model/range.ts';
 import { encodeFramed } from '../wire/messages/codec.ts';
-import { RangeRequest } from '../wire/messages/gen/rpc.ts';
+import { RangeRequest, WatchRequest } from '../wire/messages/gen/rpc.ts';
 import { KVService, WatchService } from '../wire/messages/services.ts';
 import { GrpcClient } from '../wire/net/grpc-client.ts';
 import { type RunningServer, serve } from './serve.ts';
@@ -46,6 +46,11 @@ async function fill(client: GrpcClient, keys: number): Promise<void> {
 
 const { key, end: rangeEnd } = prefixRange(utf8('k/'));
 
+/** The server has seen everything sent before. */
+function barrier(session: ClientHttp2Session): Promise<void> {
+  return new Promise((resolve) => session.ping(() => resolve()));
+}
+
 test('many large requests and answers at once on one connection come whole', async () => {
   const client = clientOf(16 * MIB);
   await fill(client, 12);
@@ -79,6 +84,34 @@ describe('a watch over much history', () => {
     expect(revisions).toEqual([...revisions].sort((a, b) => a - b));
     expect(new Set(revisions).size).toBe(40);
     expect(largest).toBeLessThanOrEqual(17 * MIB);
+  });
+
+  test('leaves the others on its stream alone, though the client reads slowly', async () => {
+    await fill(clientOf(16 * MIB), 12);
+    const session = connectHttp2(`http://127.0.0.1:${server.port}`);
+    cleanups.push(() => session.destroy());
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': '/etcdserverpb.Watch/Watch',
+      'content-type': 'application/grpc',
+      te: 'trailers',
+    });
+    const ask = async (createRequest: object): Promise<void> => {
+      stream.write(encodeFramed(WatchRequest, { createRequest }));
+      await barrier(session);
+    };
+    await ask({ key: utf8('live') });
+    // More than the window, so that a part of it waits in front of the history.
+    await clientOf(MIB).unary(KVService.Put, { key: utf8('live'), value: new Uint8Array(100_000) });
+    await barrier(session);
+    await ask({ key, rangeEnd, startRevision: 1 });
+    await ask({ key: utf8('third') });
+    let bytes = 0;
+    for await (const chunk of stream) {
+      bytes += (chunk as Buffer).length;
+      if (bytes > 12 * MIB + 100_000) break;
+    }
+    expect(session.destroyed).toBe(false);
   });
 
   test('is told all of it in fragments', async () => {
@@ -116,11 +149,6 @@ describe('for a client that reads nothing', () => {
     void headed.then(() => begun++);
     const whole = new Promise<number>((resolve) => stream.once('close', () => resolve(bytes)));
     return { stream, headed, whole };
-  }
-
-  /** The server has seen everything sent before. */
-  function barrier(session: ClientHttp2Session): Promise<void> {
-    return new Promise((resolve) => session.ping(() => resolve()));
   }
 
   test('no more is begun until it reads, and what it gave up meanwhile never', async () => {

@@ -62,13 +62,17 @@ const PIECE_BYTES_MIN = 512;
 /** Answers as frames of gRPC. */
 export class FramedOutlet implements WatchOutlet {
   onRoom: () => void = () => {};
-  full = false;
+  #full = false;
   readonly #call: StreamCall;
   readonly #encoder: BatchEncoder;
   #piece: Bytes = new Uint8Array(0);
   #length = 0;
   #sizeGuess = PIECE_BYTES_MIN;
   #flushDue = false;
+  readonly #hasRoom = (): void => {
+    this.#full = false;
+    this.onRoom();
+  };
 
   constructor(call: StreamCall, encoder: BatchEncoder) {
     this.#call = call;
@@ -101,7 +105,7 @@ export class FramedOutlet implements WatchOutlet {
   #append(message: Bytes): number {
     if (this.#length + message.length > PIECE_BYTES) this.#flush();
     if (message.length > PIECE_BYTES) {
-      this.#send(message);
+      this.#call.sendFramed(message);
       return 0;
     }
     this.#reserve(message.length);
@@ -134,22 +138,22 @@ export class FramedOutlet implements WatchOutlet {
     this.#sizeGuess = Math.max(PIECE_BYTES_MIN, this.#length);
     this.#piece = new Uint8Array(0);
     this.#length = 0;
-    this.#send(piece);
+    this.#call.sendFramed(piece);
   }
 
-  #send(framed: Bytes): void {
+  /** Asked before anything is told. Who hears that it is full hears of `onRoom`, too. */
+  get full(): boolean {
     const call = this.#call;
-    call.sendFramed(framed);
-    if (this.full || call.backlog <= BACKLOG_BYTES) return;
-    this.full = true;
-    call.drained().then(
-      () => {
-        this.full = false;
-        this.onRoom();
-      },
-      // The call is over: nothing is told any more.
-      () => {},
-    );
+    if (this.#full) return true;
+    if (call.backlog > BACKLOG_BYTES) {
+      this.#full = true;
+      // When the call is over, nothing is told any more.
+      call.drained().then(this.#hasRoom, () => {});
+    } else if (call.session.crowded) {
+      this.#full = true;
+      call.whenRoom(this.#hasRoom);
+    }
+    return this.#full;
   }
 }
 

@@ -23,6 +23,7 @@ const noLimits: Limits = {
   concurrentStreams: never,
   settingsEntries: never,
   bufferedBytes: never,
+  queuedBytes: never,
   resets: endless,
   pings: endless,
   settings: endless,

@@ -97,7 +97,7 @@ export class StoreFigures {
     metrics.gauge(
       'etcd_debugging_mvcc_watcher_total',
       "Watches on the store, without the server's own.",
-      now(({ watches }) => watches - 1),
+      now(({ watches }) => Math.max(0, watches - 1)),
     );
     metrics.gauge(
       'holdfast_watch_lag_revisions',

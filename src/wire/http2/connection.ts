@@ -283,7 +283,8 @@ export class Connection implements StreamOwner {
   sendData(stream: Stream, bytes: Bytes, end: boolean): boolean {
     if (!stream.canSend || this.#closed || !stream.sentHeaders) return false;
     if (bytes.length === 0 && !end) return true;
-    if (stream.bytesBehind > this.limits.bufferedBytes) {
+    const { bufferedBytes, queuedBytes } = this.limits;
+    if (stream.bytesBeside > bufferedBytes || this.#sender.queuedBytes > queuedBytes) {
       this.#overflow();
       return false;
     }

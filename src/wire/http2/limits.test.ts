@@ -111,6 +111,23 @@ const CASES: readonly LimitCase[] = [
     price: 'connection',
   },
   {
+    limit: 'queuedBytes',
+    limits: { queuedBytes: 4_000 },
+    most: 5,
+    reach: (s, count) => {
+      // The first takes the whole window, so that the others wait.
+      times(count + 1, (i) => {
+        s.headers(i * 2 + 1, REQUEST);
+        const stream = s.streams.get(i * 2 + 1)!;
+        stream.sendHeaders(RESPONSE);
+        stream.sendData(new Uint8Array(i === 0 ? 65_535 : 1_000));
+        // Large frames are queued at first, and written when they are taken.
+        s.connection.takeOutput();
+      });
+    },
+    price: 'connection',
+  },
+  {
     limit: 'resets',
     limits: { resets: five },
     most: 5,
@@ -295,10 +312,22 @@ describe('limits', () => {
     }
     expect(script.connection.closed).toBe(false);
     expect([crowded[0], crowded.at(-1)]).toEqual([false, true]);
-    // A piece of any size may wait on one stream, and something behind it.
-    const [first] = script.streams.values();
-    first!.sendData(new Uint8Array(99_000));
+  });
+
+  it('of what waits on one stream do not hold for its largest piece, wherever it stands', () => {
+    const script = new Script('server', {
+      limits: { bufferedBytes: 100_000 },
+      above: { onHeaders: (stream) => stream.sendHeaders(RESPONSE) },
+    });
+    script.headers(1, REQUEST);
+    const stream = script.streams.get(1)!;
+    for (const bytes of [90_000, 20_000, 900_000, 50_000, 20_000]) {
+      expect(stream.sendData(new Uint8Array(bytes))).toBe(true);
+    }
     expect(script.connection.closed).toBe(false);
+    stream.sendData(new Uint8Array(20_000));
+    stream.sendData(new Uint8Array(1));
+    expect(script.connection.fault?.reason).toMatch(/slowly/);
   });
 
   it('of what waits to be written hold for queued data too: the slow reader is given up', () => {

@@ -27,11 +27,13 @@ export interface Limits {
   /** Entries in one SETTINGS frame. */
   readonly settingsEntries: number;
   /**
-   * Bytes waiting to be written: frames that a flood makes us answer, or data behind other data on one
-   * stream. More costs the connection. Data of all streams together does not: `Connection.crowded`.
+   * Bytes waiting to be written: frames that a flood makes us answer, or what waits on one stream beside
+   * its largest piece. More costs the connection. More on all streams together makes it `crowded`.
    */
   readonly bufferedBytes: number;
-  /** Streams that ended by a reset, from either side, or were refused: rapid reset. */
+  /** Data that waits on all streams together; more is the fault of whoever asks and does not read. */
+  readonly queuedBytes: number;
+  /** Streams that ended by a reset within a second, from either side, or were refused: rapid reset. */
   readonly resets: Rate;
   readonly pings: Rate;
   readonly settings: Rate;
@@ -53,12 +55,14 @@ export const DEFAULT_LIMITS: Limits = Object.freeze({
   concurrentStreams: 4_096,
   settingsEntries: 32,
   bufferedBytes: 8_388_608,
-  resets: { burst: 1_000, perSecond: 100 },
+  queuedBytes: 536_870_912,
+  // As many as streams may be open: they may all be given up at once, by the peer or by us before it.
+  resets: { burst: 4_096, perSecond: 100 },
   pings: { burst: 100, perSecond: 10 },
   settings: { burst: 32, perSecond: 1 },
   emptyFrames: { burst: 100, perSecond: 10 },
   windowUpdates: { burst: 2_000, perSecond: 1_000 },
-  idleFrames: { burst: 1_000, perSecond: 100 },
+  idleFrames: { burst: 4_096, perSecond: 100 },
 });
 
 /** What is left of a `Rate`. Time is an argument. */

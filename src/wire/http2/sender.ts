@@ -129,6 +129,8 @@ export class Sender {
       if (end) this.#events.onSentEnd(stream);
       return;
     }
+    const largest = stream.queue.length === 0 ? 0 : stream.largestQueued;
+    stream.largestQueued = Math.max(largest, length);
     stream.queue.push(bytes);
     stream.queuedBytes += length;
     stream.endQueued = end;

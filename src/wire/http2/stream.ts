@@ -54,6 +54,8 @@ export class Stream {
   /** Waiting for window or room, in order; the last piece may carry the end. */
   queue: Bytes[] = [];
   queuedBytes = 0;
+  /** The largest piece since nothing was queued. */
+  largestQueued = 0;
   endQueued = false;
   trailersQueued: HeaderList | undefined = undefined;
   /** Is in the line of streams that could send. */
@@ -118,9 +120,9 @@ export class Stream {
     return this.queuedBytes > 0;
   }
 
-  /** Queued behind the piece that is being sent, which may be of any size. */
-  get bytesBehind(): number {
-    return this.queuedBytes - (this.queue[0]?.length ?? 0);
+  /** Queued beside the largest piece: one may be of any size. */
+  get bytesBeside(): number {
+    return this.queuedBytes - this.largestQueued;
   }
 
   /** Ends both sides at once. There will be no further event on this stream. */

@@ -7,6 +7,7 @@ import { Budget, type Limits } from './limits.ts';
 
 /** How many window updates one DATA frame of ours explains. */
 const UPDATES_PER_FRAME = 10;
+/** Who waits so long before he resets is not rapid. */
 const PATIENT_MS = 1_000;
 
 export class Tolls {

@@ -6,8 +6,6 @@
  */
 import { setMaxListeners } from 'node:events';
 import type { Bytes } from '../../base/bytes.ts';
-import { type Deferred, deferred } from '../../base/deferred.ts';
-import { BoundedQueue } from '../../base/queue.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import type { DeadlineSlot, Expiring } from '../grpc/deadlines.ts';
 import { type Decompress, MessageReader, wholeMessage } from '../grpc/message-reader.ts';
@@ -27,6 +25,7 @@ import {
   statusOf,
   UNIMPLEMENTED,
 } from '../messages/status.ts';
+import type { StreamCall } from './grpc-server-stream.ts';
 import type { ServerSession } from './server-session.ts';
 
 /** Answers at once or later. */
@@ -163,6 +162,7 @@ export class UnaryCall extends ServerCall {
   #message: Bytes | undefined = undefined;
   #held = 0;
   #dispatched = false;
+  #unpark: (() => void) | undefined = undefined;
 
   constructor(
     stream: Stream,
@@ -230,6 +230,7 @@ export class UnaryCall extends ServerCall {
 
   protected override finish(code: number): void {
     this.#release();
+    this.#unpark?.();
     super.finish(code);
   }
 
@@ -239,7 +240,7 @@ export class UnaryCall extends ServerCall {
       bytesMax: messageBytesMax,
       decompress: this.head.encoding === 'gzip' ? decompress : undefined,
     });
-    this.#hold(bytes.length);
+    if (!this.#hold(bytes.length)) throw tooMuchUnfinished();
     const reader = this.#reader;
     reader.push(bytes);
     for (let message = reader.next(); message !== undefined; message = reader.next()) {
@@ -248,10 +249,9 @@ export class UnaryCall extends ServerCall {
     }
   }
 
-  #hold(bytes: number): void {
+  #hold(bytes: number): boolean {
     this.#held += bytes;
-    if (this.owner.hold(this.session, bytes)) return;
-    throw grpcError(RESOURCE_EXHAUSTED, 'too many unfinished requests');
+    return this.owner.hold(this.session, bytes);
   }
 
   #release(): void {
@@ -263,28 +263,31 @@ export class UnaryCall extends ServerCall {
 
   #dispatch(bytes: Bytes): void {
     this.#dispatched = true;
-    try {
-      if (this.session.crowded) this.#park(bytes.slice());
-      else this.#begin(bytes);
-    } catch (error) {
-      this.fail(error);
-    }
+    if (this.session.crowded) this.#park(bytes);
+    else this.#begin(bytes);
   }
 
   /** Waits until the peer has read more of what it asked for already. */
   #park(bytes: Bytes): void {
-    this.#hold(bytes.length);
-    this.session.whenRoom(() => {
-      if (!this.over) this.#dispatch(bytes);
-    });
+    const own = bytes === this.#message ? bytes : bytes.slice();
+    this.#reader = undefined;
+    if (own !== bytes && !this.#hold(own.length)) {
+      this.fail(tooMuchUnfinished());
+      return;
+    }
+    this.#unpark = this.session.whenRoom(() => this.#begin(own));
   }
 
   #begin(bytes: Bytes): void {
     const { method } = this.#route;
-    const request = decode(method.request, bytes) as never;
-    this.#release();
-    if (this.#route.type === 'deferred') this.#route.handle(request, this);
-    else if (this.#route.type === 'unary') this.#settle(this.#route.handle(request, this));
+    try {
+      const request = decode(method.request, bytes) as never;
+      this.#release();
+      if (this.#route.type === 'deferred') this.#route.handle(request, this);
+      else if (this.#route.type === 'unary') this.#settle(this.#route.handle(request, this));
+    } catch (error) {
+      this.fail(error);
+    }
   }
 
   #settle(result: object | Promise<object>): void {
@@ -298,200 +301,10 @@ export class UnaryCall extends ServerCall {
   }
 }
 
+function tooMuchUnfinished(): HoldfastError {
+  return grpcError(RESOURCE_EXHAUSTED, 'too many unfinished requests');
+}
+
 function isPromise(value: object | Promise<object>): value is Promise<object> {
   return typeof (value as Partial<Promise<object>>).then === 'function';
-}
-
-/** Messages as they come, without a queue between. */
-export interface StreamListener<Request> {
-  onMessage(request: Request): void;
-  /** The peer will send no more; it may still be listening. */
-  onEnd(): void;
-}
-
-/** So many bytes may wait in the queue before the peer is held back. */
-const QUEUE_BYTES = 65_536;
-
-interface Queued {
-  readonly request: object;
-  readonly bytes: number;
-}
-
-/**
- * A call with a stream of requests or answers.
- *
- * Requests come by iterating `requests`, or, faster, through `listen`; one of them, not both. `send`
- * answers false when the peer does not keep up: wait for `drained` before sending much more.
- */
-export class StreamCall extends ServerCall {
-  readonly #handle: StreamingHandler;
-  readonly #reader: MessageReader;
-  readonly #queue = new BoundedQueue<Queued>(Number.POSITIVE_INFINITY);
-  #queuedBytes = 0;
-  /** Received, and not credited because the queue was long. */
-  #owed = 0;
-  #listener: StreamListener<object> | undefined = undefined;
-  #drained: Deferred<void> | undefined = undefined;
-
-  constructor(
-    stream: Stream,
-    session: ServerSession,
-    head: RequestHead,
-    route: Route & { readonly type: 'stream' },
-    owner: CallOwner,
-  ) {
-    super(stream, session, head, route.method, owner);
-    stream.holdCredit = true;
-    this.#handle = route.handle;
-    this.#reader = new MessageReader({
-      bytesMax: owner.messageBytesMax,
-      decompress: head.encoding === 'gzip' ? owner.decompress : undefined,
-    });
-  }
-
-  /** Calls the handler; once, by the server. */
-  start(): void {
-    try {
-      this.#handle(this)?.then(
-        () => this.end(),
-        (error: unknown) => this.fail(error),
-      );
-    } catch (error) {
-      this.fail(error);
-    }
-  }
-
-  // ─── in ──────────────────────────────────────────────────────────────────────────────────────
-
-  /** Requests, in order; ends when the peer has said all, throws when it cancels. */
-  requests<Request extends object>(): AsyncIterable<Request> {
-    return { [Symbol.asyncIterator]: () => this.#iterate<Request>() };
-  }
-
-  async *#iterate<Request extends object>(): AsyncGenerator<Request, void, void> {
-    for await (const { request, bytes } of this.#queue) {
-      this.#queuedBytes -= bytes;
-      if (this.#owed > 0 && this.#queuedBytes < QUEUE_BYTES) {
-        this.stream.credit(this.#owed);
-        this.#owed = 0;
-      }
-      yield request as Request;
-    }
-  }
-
-  /** The one request of a call that has one. */
-  async request<Request extends object>(): Promise<Request> {
-    for await (const request of this.requests<Request>()) return request;
-    throw grpcError(INTERNAL, 'the call has no message');
-  }
-
-  /** Must be called before the handler returns or first waits. */
-  listen<Request extends object>(listener: StreamListener<Request>): void {
-    this.#listener = listener as unknown as StreamListener<object>;
-  }
-
-  onData(bytes: Bytes, end: boolean): void {
-    if (this.over) return;
-    try {
-      const reader = this.#reader;
-      reader.push(bytes);
-      for (let message = reader.next(); message !== undefined; message = reader.next()) {
-        this.#received(decode(this.method.request, message), message.length);
-        if (this.over) return;
-      }
-    } catch (error) {
-      this.abort(HoldfastError.from(error));
-      this.fail(error);
-      return;
-    }
-    if (this.#queuedBytes < QUEUE_BYTES) this.stream.credit(bytes.length);
-    else this.#owed += bytes.length;
-    if (end) this.onEnd();
-  }
-
-  #received(request: object, bytes: number): void {
-    if (this.#listener) this.#listener.onMessage(request);
-    else {
-      this.#queuedBytes += bytes;
-      this.#queue.push({ request, bytes });
-    }
-  }
-
-  onEnd(): void {
-    if (this.over) return;
-    try {
-      this.#reader.end();
-      if (this.#listener) this.#listener.onEnd();
-      else this.#queue.end();
-    } catch (error) {
-      this.fail(error);
-    }
-  }
-
-  // ─── out ─────────────────────────────────────────────────────────────────────────────────────
-
-  /** True when more may be sent at once. */
-  send(response: object): boolean {
-    if (this.over) return false;
-    let framed: Bytes;
-    try {
-      framed = encodeFramed(this.method.response, response);
-    } catch (error) {
-      this.fail(error);
-      return false;
-    }
-    return this.sendFramed(framed);
-  }
-
-  /** One or more framed messages; the bytes must not change any more. */
-  sendFramed(framed: Bytes): boolean {
-    if (this.over) return false;
-    const { stream } = this;
-    if (!stream.sentHeaders) stream.sendHeaders(RESPONSE_HEADERS);
-    return stream.sendData(framed) && !stream.blocked;
-  }
-
-  get blocked(): boolean {
-    return this.stream.blocked;
-  }
-
-  /** Bytes that were sent and wait for the peer. */
-  get backlog(): number {
-    return this.stream.queuedBytes;
-  }
-
-  /** Resolves when the peer has taken what was sent; rejects when the call is over first. */
-  drained(): Promise<void> {
-    if (this.over) return Promise.reject(new HoldfastError('cancelled', 'the call is over'));
-    if (!this.stream.blocked) return Promise.resolve();
-    this.#drained ??= deferred();
-    return this.#drained.promise;
-  }
-
-  override onDrain(): void {
-    this.#drained?.resolve();
-    this.#drained = undefined;
-    super.onDrain();
-  }
-
-  /** Ends the call well. */
-  end(): void {
-    if (this.over) return;
-    const { stream } = this;
-    if (!stream.sentHeaders) stream.sendHeaders(RESPONSE_HEADERS);
-    stream.sendTrailers(OK_TRAILERS);
-    this.finish(OK);
-  }
-
-  protected override finish(code: number): void {
-    super.finish(code);
-    const error = new HoldfastError('cancelled', 'the call is over');
-    // The peer may still send into a call that has ended; nobody reads it, so nothing waits.
-    this.stream.holdCredit = false;
-    this.#queue.fail(error);
-    if (!this.#drained) return;
-    this.#drained.promise.catch(() => {});
-    this.#drained.reject(error);
-    this.#drained = undefined;
-  }
 }

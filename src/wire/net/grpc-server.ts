@@ -7,8 +7,8 @@
  *   grpc.stream(WatchService.Watch, async (call) => { for await (const r of call.requests()) … });
  *   const server = await listen({ port: 0, accept: (session) => grpc.accept(session) });
  *
- * - `unary`: the handler is called as soon as the request is there, in the turn that read it, and may
- *   answer at once. No promise, iterator or closure is made for a call that answers at once.
+ * - `unary`: the handler is called as soon as the request is there, in the turn that read it unless the
+ *   peer leaves too much unread (`ServerSession.whenRoom`), and may answer at once. No promise, iterator or closure is made for a call that answers at once.
  * - `deferred`: the handler answers with `call.reply(response)` or `call.fail(error)`, from wherever
  *   it likes: the way for work that is done in batches.
  * - `stream`: server, client and bidi streams; see `StreamCall`.
@@ -39,11 +39,11 @@ import {
   type DeferredHandler,
   type Route,
   ServerCall,
-  StreamCall,
   type StreamingHandler,
   UnaryCall,
   type UnaryHandler,
 } from './grpc-server-call.ts';
+import { StreamCall } from './grpc-server-stream.ts';
 import { gunzip } from './gzip.ts';
 import type { ServerSession } from './server-session.ts';
 
@@ -232,8 +232,10 @@ function unknownMethod(path: string): string {
 }
 
 async function pump(call: StreamCall, answers: AsyncIterable<object>): Promise<void> {
+  await call.room();
   for await (const answer of answers) {
     if (!call.send(answer)) await call.drained();
+    await call.room();
   }
 }
 

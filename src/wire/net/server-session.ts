@@ -84,7 +84,7 @@ export class ServerSession {
   #idleSinceMs: number;
   #streamsSeen = 0;
   /** What the peer asked for while it left too much unread, in order. */
-  readonly #waiting: (() => void)[] = [];
+  readonly #waiting = new Set<() => void>();
   /** Why the peer lost the connection, if it did by its own fault. */
   fault: Fault | undefined;
 
@@ -138,19 +138,28 @@ export class ServerSession {
     return socket.encrypted ? socket : undefined;
   }
 
-  /** Nothing new should be begun for this peer until it has read: see `whenRoom`. */
+  /** Nothing new should be begun for this peer until it has read, and who waited before: see `whenRoom`. */
   get crowded(): boolean {
-    return this.connection.crowded;
+    return this.connection.crowded || this.#waiting.size > 0;
   }
 
-  /** Begins what a peer asked for: at once, or when it has read what waits for it. */
-  whenRoom(begin: () => void): void {
-    if (this.crowded) this.#waiting.push(begin);
-    else begin();
+  /** How many wait for that. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
+  /** Calls `begin` when the peer has read what waits for it, unless the answered function is called first. */
+  whenRoom(begin: () => void): () => void {
+    this.#waiting.add(begin);
+    return () => this.#waiting.delete(begin);
   }
 
   #admitWaiting(): void {
-    while (this.#waiting.length > 0 && !this.crowded) this.#waiting.shift()!();
+    for (const begin of this.#waiting) {
+      if (this.connection.crowded) return;
+      this.#waiting.delete(begin);
+      begin();
+    }
   }
 
   /** Lets open streams finish, refuses new ones, and closes after `graceMs` at the latest. */
@@ -187,7 +196,7 @@ export class ServerSession {
   }
 
   #turned(): void {
-    if (this.#waiting.length > 0) this.#admitWaiting();
+    if (this.#waiting.size > 0) this.#admitWaiting();
     const { openStreams, peerHighest } = this.connection;
     if (openStreams > 0) this.#idleSinceMs = -1;
     else if (this.#drain === 'refusing') this.#link.end();
