@@ -10,7 +10,7 @@ import type { Engine } from '../engine/contract.ts';
 import { openMemoryEngine } from '../engine/memory/engine.ts';
 import { prefixRange } from '../model/range.ts';
 import { encodeFramed } from '../wire/messages/codec.ts';
-import { RangeRequest, WatchRequest } from '../wire/messages/gen/rpc.ts';
+import { PutRequest, RangeRequest, WatchRequest } from '../wire/messages/gen/rpc.ts';
 import { KVService, WatchService } from '../wire/messages/services.ts';
 import { GrpcClient } from '../wire/net/grpc-client.ts';
 import { type RunningServer, serve } from './serve.ts';
@@ -58,6 +58,28 @@ test('many large requests and answers at once on one connection come whole', asy
   for (const { kvs } of await Promise.all(answers)) {
     expect(kvs.map(({ value }) => value.length)).toEqual(Array(12).fill(MIB));
   }
+});
+
+test('a hundred large puts whose frames come by turns are all taken', async () => {
+  const session = connectHttp2(`http://127.0.0.1:${server.port}`);
+  cleanups.push(() => session.destroy());
+  const framed = encodeFramed(PutRequest, { key: utf8('k/0'), value: new Uint8Array(1.4 * MIB) });
+  const statuses = Array.from({ length: 100 }, async () => {
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': '/etcdserverpb.KV/Put',
+      'content-type': 'application/grpc',
+      te: 'trailers',
+    });
+    stream.resume();
+    const status = new Promise((resolve) => {
+      stream.once('response', (headers) => resolve(headers['grpc-status'] ?? 'later'));
+    });
+    stream.end(framed);
+    return await status;
+  });
+  // A refusal has its status in the headers.
+  expect(new Set(await Promise.all(statuses))).toEqual(new Set(['later']));
 });
 
 describe('a watch over much history', () => {

@@ -69,7 +69,7 @@ type ResponseOf<M extends Method> =
   M['response'] extends MessageType<infer _T, infer I> ? I : never;
 
 const MESSAGE_BYTES = 1_572_864 + 524_288;
-const UNFINISHED_BYTES = 67_108_864;
+const UNFINISHED_BYTES = 536_870_912;
 
 type Prepared =
   | { readonly type: 'other' }
