@@ -9,9 +9,9 @@ import { readFileSync } from 'node:fs';
 import type { Context, Experiment, Report } from '../scripts/experiment.ts';
 import type { Engine } from '../src/engine/contract.ts';
 import { openMemoryEngine } from '../src/engine/memory/engine.ts';
-import type { OperationResult } from '../src/model/transaction.ts';
 import { serve } from '../src/server/serve.ts';
 import { startEtcd } from '../test/servers/etcd.ts';
+import { forgetful } from './etcdctl/forgetful.ts';
 import { Side } from './etcdctl/run.ts';
 import { STEPS, type Step } from './etcdctl/steps.ts';
 
@@ -81,16 +81,4 @@ function explanations(): Set<string> {
 
 function indent(text: string): string {
   return text.slice(0, 600).replaceAll('\n', '\n        ');
-}
-
-function forgetful(engine: Engine): Engine {
-  const bend = (result: OperationResult): OperationResult =>
-    result.type === 'put' ? { ...result, prevKv: undefined } : result;
-  return {
-    ...engine,
-    txn: async (request, call) => {
-      const answered = await engine.txn(request, call);
-      return { ...answered, results: answered.results.map(bend) };
-    },
-  };
 }
