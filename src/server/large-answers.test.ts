@@ -1,4 +1,5 @@
 /** Much to say to one connection at once: an honest client gets all of it, a slow one waits. */
+import { once } from 'node:events';
 import {
   type ClientHttp2Session,
   type ClientHttp2Stream,
@@ -134,6 +135,38 @@ describe('a watch over much history', () => {
       if (bytes > 12 * MIB + 100_000) break;
     }
     expect(session.destroyed).toBe(false);
+  });
+
+  test('and others like it take turns when the client begins to read', async () => {
+    await fill(clientOf(16 * MIB), 12);
+    const session = connectHttp2(`http://127.0.0.1:${server.port}`, {
+      settings: { initialWindowSize: 0 },
+    });
+    cleanups.push(() => session.destroy());
+    await once(session, 'connect');
+    const created = encodeFramed(WatchRequest, {
+      createRequest: { key, rangeEnd, startRevision: 1 },
+    });
+    const told = Array.from({ length: 4 }, () => {
+      const stream = session.request({
+        ':method': 'POST',
+        ':path': '/etcdserverpb.Watch/Watch',
+        'content-type': 'application/grpc',
+        te: 'trailers',
+      });
+      stream.write(created);
+      let bytes = 0;
+      return new Promise<void>((resolve) => {
+        stream.on('data', (chunk: Buffer) => {
+          bytes += chunk.length;
+          if (bytes > 12 * MIB) resolve();
+        });
+      });
+    });
+    await barrier(session);
+    session.setLocalWindowSize(64 * MIB);
+    session.settings({ initialWindowSize: 2 * MIB });
+    await Promise.all(told);
   });
 
   test('is told all of it in fragments', async () => {

@@ -8,7 +8,7 @@ test('an outlet is full while its own stream or the whole connection has much to
   let drained = (): void => {};
   const call = {
     backlog: 0,
-    session: { crowded: false },
+    session: { connection: { crowded: false } },
     drained: () => new Promise<void>((resolve) => (drained = resolve)),
     whenRoom: (begin: () => void) => began.push(begin),
   };
@@ -20,9 +20,9 @@ test('an outlet is full while its own stream or the whole connection has much to
   outlet.onRoom = () => heard++;
   expect(outlet.full).toBe(false);
 
-  call.session.crowded = true;
+  call.session.connection.crowded = true;
   expect([outlet.full, outlet.full, began.length]).toEqual([true, true, 1]);
-  call.session.crowded = false;
+  call.session.connection.crowded = false;
   began[0]!();
   expect([outlet.full, heard]).toEqual([false, 1]);
 

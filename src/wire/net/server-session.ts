@@ -138,7 +138,11 @@ export class ServerSession {
     return socket.encrypted ? socket : undefined;
   }
 
-  /** Nothing new should be begun for this peer until it has read, and who waited before: see `whenRoom`. */
+  /**
+   * No new call should be begun for this peer until it has read, and those are begun that waited
+   * before: see `whenRoom`. What is under way looks at `connection.crowded` alone, or those that wait
+   * would wait for each other.
+   */
   get crowded(): boolean {
     return this.connection.crowded || this.#waiting.size > 0;
   }
