@@ -134,6 +134,7 @@ describe('holdfast serve', () => {
   test.each([
     [['--engine', 'etcd://127.0.0.1:1', '--quota-bytes', '5'], '--quota-bytes is for the store'],
     [['--engine', 'memory:', '--request-bytes', '0'], '--request-bytes takes a whole number'],
+    [['--engine', 'memory:', '--request-bytes', '16777216'], 'lower --request-bytes or'],
     [['--engine', 'memory:', '--retain-revisions', 'all'], '--retain-revisions takes a whole'],
   ])('refuses %j', async (options, words) => {
     const run = holdfast('serve', '--listen', '0', ...options);

@@ -95,6 +95,8 @@ const GRACE_SECONDS = 10;
 /** For the reader of the log, at the end. */
 const FLUSH_MS = 1_000;
 const SEAL_DAYS = 30;
+/** Of values of the largest size by as many operations as one transaction has: the log keeps them. */
+const REPLACED_BYTES_MAX = 2 ** 30;
 const EMBEDDED = /^(lmdb|memory):/;
 const NOT_ETCD = /^(?!etcd)/;
 const DAY_MS = 86_400_000;
@@ -370,6 +372,13 @@ function storeOptions(url: string, settings: Values): Record<string, number> {
       );
     }
     options[option] = whole(name, String(said), bounds) * unit;
+  }
+  const { requestBytesMax = 1.5 * 2 ** 20, operationsMax = 128 } = options;
+  if (requestBytesMax * operationsMax > REPLACED_BYTES_MAX) {
+    throw new HoldfastError(
+      'invalid-argument',
+      'one transaction could replace more than 1 GiB: lower --request-bytes or --transaction-operations',
+    );
   }
   return options;
 }

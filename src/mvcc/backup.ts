@@ -146,9 +146,6 @@ function encodeTail(count: number, crc: number): Bytes {
   return tail;
 }
 
-/** So many are joined at once. */
-const PIECES_MAX = 1_024;
-
 class Parser {
   /** What has come and is not understood yet; in pieces until `#wanted` bytes of it are there. */
   #pieces: Bytes[] = [];
@@ -168,9 +165,7 @@ class Parser {
       this.#skip(chunk);
       return [];
     }
-    this.#pieces.push(chunk);
-    this.#gathered += chunk.length;
-    if (this.#pieces.length > PIECES_MAX) this.#pieces = [concatBytes(...this.#pieces)];
+    this.#gather(chunk);
     const entries: BackupEntry[] = [];
     if (this.#gathered < this.#wanted) return entries;
     this.#rest = this.#pieces.length === 1 ? this.#pieces[0]! : concatBytes(...this.#pieces);
@@ -180,6 +175,19 @@ class Parser {
     this.#pieces = [this.#rest];
     this.#gathered = this.#rest.length;
     return entries;
+  }
+
+  /** Of ever larger pieces, so that each byte is copied few times. */
+  #gather(chunk: Bytes): void {
+    const pieces = this.#pieces;
+    let last = chunk;
+    for (let before = pieces.at(-1); before && before.length <= last.length; ) {
+      pieces.pop();
+      last = concatBytes(before, last);
+      before = pieces.at(-1);
+    }
+    pieces.push(last);
+    this.#gathered += chunk.length;
   }
 
   finish(): State {

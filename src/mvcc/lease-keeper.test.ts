@@ -1,9 +1,14 @@
 /** When the authority itself stood still: what its holders said meanwhile is heard before leases end. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ManualClock } from '../base/clock.ts';
+import { systemRandom } from '../base/system.ts';
 import type { Engine } from '../engine/contract.ts';
 import { openMemoryEngine } from '../engine/memory/engine.ts';
+import { MemoryStore } from '../engine/memory/store.ts';
 import type { LeaseId } from '../model/transaction.ts';
+import { Committer } from './committer.ts';
+import { decodeLease, FRESH_STATE, leaseKey } from './layout.ts';
+import { LeaseKeeper } from './lease-keeper.ts';
 
 const TTL_MS = 2_000;
 
@@ -70,9 +75,38 @@ it('many leases that end together do not look like a pause', async () => {
     // To end them takes its time.
     clock.skip(150);
     await settled();
+    await settled();
     clock.advance(0);
     const now = (await engine.operator!.leases()).length;
     expect(now).toBeLessThan(left);
     left = now;
   }
+});
+
+it('a renewal that is acknowledged is what a restart would give, whatever falls due meanwhile', async () => {
+  const store = new MemoryStore();
+  let keeper: LeaseKeeper | undefined;
+  const committer = new Committer({
+    store,
+    state: FRESH_STATE,
+    leases: { has: () => true },
+    now: () => clock.now(),
+    effects: () => keeper!.effects(),
+    publish: (_state, _changes, effects) => keeper!.published(effects),
+    failed: () => {},
+  });
+  keeper = new LeaseKeeper({ clock, random: systemRandom, ttlMsMin: 1_000 }, () => committer);
+  const lease = await keeper.grant({ ttlMs: 60_000 }, () => {});
+  const stored = (): number => decodeLease(store.committed.get(leaseKey(lease.id))!).remainingMs;
+  clock.advance(30_000);
+  await committer.settled();
+  expect(stored()).toBe(30_000);
+  clock.advance(14_990);
+  const renewal = keeper.keepAlive(lease.id);
+  await Promise.resolve();
+  // The next half is gone while the renewal is on its way to the disk.
+  clock.advance(20);
+  await renewal;
+  await committer.settled();
+  expect(stored()).toBe(60_000);
 });

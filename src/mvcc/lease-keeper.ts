@@ -23,8 +23,9 @@ import { leaseNotFound, type Writer } from './writer.ts';
 /** Leases ended in one go; the rest follows after the loop had a turn. */
 const SWEEP_LEASES = 1_000;
 /** Who looks at leases later than this has stood still, and renewals may wait unread. */
-const LATE_MS = 100;
-/** They are read for as long as it stood still, and no longer than this, before leases end. */
+const LATE_MS = 20;
+/** They are read for as long as the timer was late, within these bounds, before leases end. */
+const GRACE_MS_MIN = 100;
 const GRACE_MS_MAX = 1_000;
 const NONE: Effects = [];
 
@@ -104,7 +105,12 @@ export class LeaseKeeper {
   async keepAlive(id: LeaseId, signal?: AbortSignal): Promise<Lease> {
     const lease = await this.living(id);
     if (this.lessor.needsStoring(lease)) {
-      await this.#store(lease, lease.ttlMs, signal);
+      lease.renewing++;
+      try {
+        await this.#store(lease, lease.ttlMs, signal);
+      } finally {
+        lease.renewing--;
+      }
       await this.living(id);
     }
     this.lessor.renew(lease, this.#options.clock.now());
@@ -120,12 +126,27 @@ export class LeaseKeeper {
   }
 
   async revoke(id: LeaseId, signal?: AbortSignal): Promise<Revision> {
-    return this.#committer().submit((writer) => {
-      const lease = this.lessor.get(id);
-      if (!lease || lease.ending) throw leaseNotFound(id);
-      lease.ending = true;
-      return this.#end(writer, id);
-    }, signal);
+    try {
+      const { revision, done } = await this.#committer().submit((writer) => {
+        const lease = this.lessor.get(id);
+        if (!lease || lease.ending) throw leaseNotFound(id);
+        lease.ending = true;
+        return this.#end(writer, id);
+      }, signal);
+      return done ? revision : await this.#endAll(id);
+    } catch (error) {
+      // Who gave up waiting has begun it all the same.
+      if (this.lessor.get(id)?.ending) this.#endAll(id).catch(() => {});
+      throw error;
+    }
+  }
+
+  /** In as many revisions as it takes. */
+  async #endAll(id: LeaseId): Promise<Revision> {
+    for (;;) {
+      const ended = await this.#committer().submit((writer) => this.#end(writer, id));
+      if (ended.done) return ended.revision;
+    }
   }
 
   async close(): Promise<void> {
@@ -187,15 +208,16 @@ export class LeaseKeeper {
     const wakeMs = Math.max(atMs, clock.now());
     const cancel = clock.wakeAt(wakeMs, () => {
       const lateMs = clock.now() - wakeMs;
-      if (lateMs > LATE_MS) this.#sweepLater(atMs, Math.min(lateMs, GRACE_MS_MAX));
+      if (lateMs > LATE_MS) this.#sweepLater(atMs, lateMs);
       else this.#wake();
     });
     this.#armed = { atMs, cancel };
   }
 
   /** A pause of ours is not the holders' fault. Once: who is always late must end leases, too. */
-  #sweepLater(atMs: number, graceMs: number): void {
+  #sweepLater(atMs: number, lateMs: number): void {
     const { clock } = this.#options;
+    const graceMs = Math.min(Math.max(lateMs, GRACE_MS_MIN), GRACE_MS_MAX);
     const cancel = clock.wakeAt(clock.now() + graceMs, () => this.#wake());
     this.#armed = { atMs, cancel };
   }
@@ -215,16 +237,16 @@ export class LeaseKeeper {
       this.#arm();
       return;
     }
-    const ends = ended.map(({ id }) => this.#committer().submit((writer) => this.#end(writer, id)));
-    this.#sweeping = Promise.allSettled(ends).then(() => {
+    this.#sweeping = Promise.allSettled(ended.map(({ id }) => this.#endAll(id))).then(() => {
       this.#sweeping = undefined;
       this.#arm();
     });
   }
 
-  #end(writer: Writer, id: LeaseId): Revision {
-    this.#effects.push(() => this.lessor.remove(id));
-    return writer.revoke(id);
+  #end(writer: Writer, id: LeaseId): ReturnType<Writer['revoke']> {
+    const ended = writer.revoke(id);
+    if (ended.done) this.#effects.push(() => this.lessor.remove(id));
+    return ended;
   }
 }
 

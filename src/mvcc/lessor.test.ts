@@ -29,6 +29,15 @@ test('what is left of a lease nobody renews is stored each time half of it is go
   expect(lessor.needsStoring(lease)).toBe(true);
 });
 
+test('what is left is not stored behind a renewal that is being stored', () => {
+  const lessor = new Lessor();
+  const lease = lessor.add(1n, 16_000, 16_000, 0, true);
+  expect(lessor.due(8_000, 10).fading).toEqual([lease]);
+  lease.renewing = 1;
+  expect(lessor.due(12_000, 10)).toEqual({ ended: [], fading: [] });
+  expect(lease.storedMs).toBe(8_000);
+});
+
 test('leases renewed in time are never stored again', () => {
   const lessor = new Lessor();
   const lease = lessor.add(1n, 9_000, 9_000, 0, true);

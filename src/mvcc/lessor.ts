@@ -19,6 +19,8 @@ export interface Lease {
   durable: boolean;
   /** Its revocation is on its way; no renewal succeeds any more. */
   ending: boolean;
+  /** Renewals that are being stored: a remainder stored behind them would undo them. */
+  renewing: number;
 }
 
 /** When to look at a lease: at its end, or when its remainder should be stored. */
@@ -60,6 +62,7 @@ export class Lessor {
       storedMs: remainingMs,
       durable,
       ending: false,
+      renewing: 0,
     };
     this.#leases.set(id, lease);
     this.#watch(lease, nowMs);
@@ -106,7 +109,8 @@ export class Lessor {
         continue;
       }
       const remainingMs = lease.deadlineMs - nowMs;
-      if (remainingMs <= lease.storedMs / 2 && remainingMs >= REMAINDER_MS_MIN) {
+      const isNews = lease.renewing === 0 && remainingMs <= lease.storedMs / 2;
+      if (isNews && remainingMs >= REMAINDER_MS_MIN) {
         lease.storedMs = Math.ceil(remainingMs);
         fading.push(lease);
       }

@@ -3,7 +3,7 @@ import { utf8 } from '../base/bytes.ts';
 import { openMemoryEngine } from '../engine/memory/engine.ts';
 import { MemoryTable } from '../engine/memory/store.ts';
 import type { Operation, RangeOperation } from '../model/transaction.ts';
-import { FRESH_STATE } from './layout.ts';
+import { encodeLease, FRESH_STATE, leaseKey } from './layout.ts';
 import { Writer } from './writer.ts';
 
 it('a revision below 0 is the newest, but in a transaction too old, as in etcd', async () => {
@@ -47,4 +47,32 @@ it('more than the log can take is deleted in parts: refused before anything ran,
     { kvs: [] },
   ]);
   expect(writer.txn({ success: [remove] }).results).toMatchObject([{ deleted: 5 }]);
+});
+
+it('a lease that holds more than the log can take ends in several revisions, itself the last', () => {
+  const table = new MemoryTable();
+  const writer = new Writer(table, FRESH_STATE, { has: () => true }, 2_500);
+  const put = (i: number): Operation => ({
+    type: 'put',
+    key: utf8(`k/${i}`),
+    value: new Uint8Array(1_000),
+    lease: 7n,
+  });
+  table.put(leaseKey(7n), encodeLease({ ttlMs: 1_000, remainingMs: 1_000 }));
+  for (let i = 0; i < 8; i++) writer.txn({ success: [put(i)] });
+  const before = writer.state.revision;
+  const parts: [number, boolean, number][] = [];
+  for (let done = false; !done; ) {
+    const ended = writer.revoke(7n);
+    done = ended.done;
+    const all: RangeOperation = { type: 'range', key: utf8('k/'), end: utf8('k0') };
+    const [left] = writer.txn({ success: [all] }).results;
+    const count = left?.type === 'range' ? left.count : -1;
+    parts.push([ended.revision - before, table.get(leaseKey(7n)) !== undefined, count]);
+  }
+  expect(parts).toEqual([
+    [1, true, 5],
+    [2, true, 2],
+    [3, false, 0],
+  ]);
 });

@@ -47,8 +47,8 @@ import type { Table } from './table.ts';
 
 const NOTHING: Bytes = new Uint8Array(0);
 /**
- * What the ranges that one request deletes may hold. The log keeps it in one record, and the store
- * does nothing else meanwhile. What a lease takes along when it ends is not asked.
+ * What the ranges that one request deletes may hold, and what of a lease ends in one revision. The log
+ * keeps it in one record, and the store does nothing else meanwhile.
  */
 const DELETED_BYTES_MAX = 256 * 1024 * 1024;
 
@@ -147,16 +147,25 @@ export class Writer {
     return { succeeded: decided.succeeded, results, revision: this.#seal() };
   }
 
-  /** Deletes every key attached to a lease and the lease itself, in one revision. */
-  revoke(id: LeaseId): Revision {
+  /**
+   * Deletes every key attached to a lease and then the lease itself, in one revision. What is more
+   * than the log can take is left for another call, in which the lease is still there.
+   */
+  revoke(id: LeaseId): { readonly revision: Revision; readonly done: boolean } {
     const keys: Bytes[] = [];
     this.#table.scan(attachmentStart(id), attachmentEnd(id), (stored) => {
       keys.push(keyOfAttachment(stored));
       return true;
     });
-    for (const key of keys) this.#remove(this.#look(key));
+    let bytes = 0;
+    for (const key of keys) {
+      if (bytes > this.#deletedBytesMax) return { revision: this.#seal(), done: false };
+      const standing = this.#look(key);
+      bytes += key.length + (standing.record?.length ?? 0);
+      this.#remove(standing);
+    }
     this.#table.remove(leaseKey(id));
-    return this.#seal();
+    return { revision: this.#seal(), done: true };
   }
 
   #decide(request: TxnRequest): Decided {

@@ -4,7 +4,7 @@
  * Requests and answers are mapped by the messages' own descriptors, so no method can be forgotten
  * and none has a second door: the handlers are those of gRPC.
  */
-import { linkAbort } from '../base/abort.ts';
+import { abortable, linkAbort } from '../base/abort.ts';
 import { concatBytes } from '../base/bytes.ts';
 import type { Clock } from '../base/clock.ts';
 import { HoldfastError } from '../model/errors.ts';
@@ -105,7 +105,7 @@ export class Gateway {
 
   async #unary(handler: UnaryHandler, exchange: Exchange, call: Call): Promise<void> {
     const body = await this.#body(exchange);
-    await exchange.room();
+    await abortable(exchange.room(), call.signal);
     if (exchange.over) return;
     const { method } = handler;
     const answer = await handler.run(fromJson(method.request, body) as never, call);
@@ -142,7 +142,7 @@ export class Gateway {
     const requests =
       method.kind === 'bidi-stream'
         ? this.#objects(method, exchange)
-        : this.#single(method, exchange);
+        : this.#single(method, exchange, call);
     const begin = (): void => {
       if (!exchange.headSent) exchange.head(200, { 'content-type': JSON_TYPE });
     };
@@ -156,9 +156,9 @@ export class Gateway {
     exchange.end();
   }
 
-  async *#single(method: Method, exchange: Exchange): AsyncGenerator<object> {
+  async *#single(method: Method, exchange: Exchange, call: Call): AsyncGenerator<object> {
     const body = await this.#body(exchange);
-    await exchange.room();
+    await abortable(exchange.room(), call.signal);
     if (exchange.over) return;
     yield fromJson(method.request, body);
   }

@@ -21,7 +21,7 @@ export interface Http2Options {
 }
 
 /** What the unfinished requests of one connection may take together. */
-const HELD_BYTES_MAX = 536_870_912;
+const HELD_BYTES_MAX = 67_108_864;
 const EMPTY: Bytes = new Uint8Array(0);
 
 /** One per connection. */

@@ -8,7 +8,7 @@ test('an outlet is full while its own stream or the whole connection has much to
   let drained = (): void => {};
   const call = {
     backlog: 0,
-    session: { connection: { crowded: false } },
+    session: { behind: false },
     drained: () => new Promise<void>((resolve) => (drained = resolve)),
     whenRoom: (begin: () => void) => began.push(begin),
   };
@@ -20,9 +20,9 @@ test('an outlet is full while its own stream or the whole connection has much to
   outlet.onRoom = () => heard++;
   expect(outlet.full).toBe(false);
 
-  call.session.connection.crowded = true;
+  call.session.behind = true;
   expect([outlet.full, outlet.full, began.length]).toEqual([true, true, 1]);
-  call.session.connection.crowded = false;
+  call.session.behind = false;
   began[0]!();
   expect([outlet.full, heard]).toEqual([false, 1]);
 

@@ -149,7 +149,7 @@ export class FramedOutlet implements WatchOutlet {
       this.#full = true;
       // When the call is over, nothing is told any more.
       call.drained().then(this.#hasRoom, () => {});
-    } else if (call.session.connection.crowded) {
+    } else if (call.session.behind) {
       this.#full = true;
       call.whenRoom(this.#hasRoom);
     }

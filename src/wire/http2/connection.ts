@@ -179,9 +179,9 @@ export class Connection implements StreamOwner {
     return this.#sender.buffered + this.#sender.queuedBytes;
   }
 
-  /** The peer has so much to read that nothing new should be begun for it. */
-  get crowded(): boolean {
-    return this.#sender.queuedBytes > this.limits.bufferedBytes;
+  /** Bytes of data that wait on all streams together. */
+  get queuedBytes(): number {
+    return this.#sender.queuedBytes;
   }
 
   get hasOutput(): boolean {
@@ -284,7 +284,7 @@ export class Connection implements StreamOwner {
     if (!stream.canSend || this.#closed || !stream.sentHeaders) return false;
     if (bytes.length === 0 && !end) return true;
     const { bufferedBytes, queuedBytes } = this.limits;
-    if (stream.bytesBeside > bufferedBytes || this.#sender.queuedBytes > queuedBytes) {
+    if (stream.bytesBeside > bufferedBytes || this.queuedBytes > queuedBytes) {
       this.#overflow();
       return false;
     }

@@ -299,19 +299,17 @@ describe('limits', () => {
     expect([gaveUpAfter(1_000), gaveUpAfter(900)]).toEqual([false, true]);
   });
 
-  it('of what waits to be written do not hold for the data of many streams, which crowds', () => {
+  it('of what waits on one stream do not hold for the data of many', () => {
     const script = new Script('server', {
       limits: { bufferedBytes: 100_000 },
       above: { onHeaders: (stream) => stream.sendHeaders(RESPONSE) },
     });
     for (let i = 0; i < 30; i++) script.headers(i * 2 + 1, REQUEST);
-    const crowded: boolean[] = [];
     for (const stream of script.streams.values()) {
       stream.sendData(new Uint8Array(50_000));
-      crowded.push(script.connection.crowded);
     }
     expect(script.connection.closed).toBe(false);
-    expect([crowded[0], crowded.at(-1)]).toEqual([false, true]);
+    expect(script.connection.queuedBytes).toBeGreaterThan(1_000_000);
   });
 
   it('of what waits on one stream do not hold for its largest piece, wherever it stands', () => {

@@ -28,7 +28,7 @@ export interface Limits {
   readonly settingsEntries: number;
   /**
    * Bytes waiting to be written: frames that a flood makes us answer, or what waits on one stream beside
-   * its largest piece. More costs the connection. More on all streams together makes it `crowded`.
+   * its largest piece. More costs the connection. With more on all streams together a session is `behind`.
    */
   readonly bufferedBytes: number;
   /** Data that waits on all streams together; more is the fault of whoever asks and does not read. */

@@ -1,4 +1,5 @@
 /** A peer that asks for much and reads nothing: what is begun for it, and what is kept. */
+import { once } from 'node:events';
 import {
   type ClientHttp2Session,
   type ClientHttp2Stream,
@@ -112,6 +113,28 @@ it('keeps nothing of calls that end while they wait', async () => {
   read();
   await answered(put('last'));
   expect(begun).toEqual(['last']);
+});
+
+it('answers that nobody reads are refused before they cost the connection', async () => {
+  const grpc = new GrpcServer();
+  // All are begun before the first has its answer.
+  grpc.unary(KVService.Range, async () => LARGE);
+  const other = await listen({
+    port: 0,
+    limits: { queuedBytes: 4 * MIB },
+    accept: (accepted) => grpc.accept(accepted),
+  });
+  client.destroy();
+  client = connectHttp2(`http://127.0.0.1:${other.port}`, { settings: { initialWindowSize: 0 } });
+  await once(client, 'connect');
+  const range = encodeFramed(RangeRequest, { key: utf8('k') });
+  const answers = Array.from({ length: 20 }, () => answered(ask('Range', range)));
+  const statuses = (await Promise.all(answers)).map((answer) => answer['grpc-status']);
+  expect(statuses.filter((status) => status === '8').length).toBeGreaterThan(10);
+  expect(statuses.filter((status) => status === undefined).length).toBeGreaterThan(3);
+  await barrier();
+  client.destroy();
+  await other.close();
 });
 
 it('counts what waits once, and refuses what is too much', async () => {

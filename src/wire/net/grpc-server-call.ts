@@ -222,6 +222,10 @@ export class UnaryCall extends ServerCall {
   replyFramed(framed: Bytes): void {
     if (this.over) return;
     const { stream } = this;
+    if (this.session.full) {
+      this.fail(grpcError(RESOURCE_EXHAUSTED, 'too many answers wait to be read'));
+      return;
+    }
     stream.sendHeaders(RESPONSE_HEADERS);
     stream.sendData(framed);
     stream.sendTrailers(OK_TRAILERS);

@@ -186,7 +186,7 @@ export class StreamCall extends ServerCall {
 
   /** Resolves when the peer has read enough of all it asked for; at once while it keeps up. */
   room(): Promise<void> {
-    if (this.over || !this.session.connection.crowded) return Promise.resolve();
+    if (this.over || !this.session.behind) return Promise.resolve();
     return new Promise((resolve) => {
       this.whenRoom(resolve);
     });

@@ -70,6 +70,7 @@ type ResponseOf<M extends Method> =
 
 const MESSAGE_BYTES = 1_572_864 + 524_288;
 const UNFINISHED_BYTES = 536_870_912;
+const UNFINISHED_BYTES_OF_ALL = 1_073_741_824;
 
 type Prepared =
   | { readonly type: 'other' }
@@ -94,13 +95,15 @@ export class GrpcServer {
     this.#alarm = new DeadlineAlarm(this.#clock);
     const unfinishedMax = options.unfinishedBytesMax ?? UNFINISHED_BYTES;
     const held = new WeakMap<ServerSession, number>();
+    let heldByAll = 0;
     this.#owner = {
       messageBytesMax: options.messageBytesMax ?? MESSAGE_BYTES,
       decompress: gunzip,
       hold: (session, bytes) => {
         const total = (held.get(session) ?? 0) + bytes;
         held.set(session, total);
-        return total <= unfinishedMax;
+        heldByAll += bytes;
+        return total <= unfinishedMax && heldByAll <= UNFINISHED_BYTES_OF_ALL;
       },
       ended: (call, code) => this.#ended(call, code),
       handlerFailed: (error) => options.onHandlerError?.(error),

@@ -138,13 +138,21 @@ export class ServerSession {
     return socket.encrypted ? socket : undefined;
   }
 
-  /**
-   * No new call should be begun for this peer until it has read, and those are begun that waited
-   * before: see `whenRoom`. What is under way looks at `connection.crowded` alone, or those that wait
-   * would wait for each other.
-   */
+  /** The peer leaves much unread. What is under way for it should wait before it says more. */
+  get behind(): boolean {
+    const { queuedBytes, limits } = this.connection;
+    return queuedBytes > limits.bufferedBytes;
+  }
+
+  /** More data would cost the connection. */
+  get full(): boolean {
+    const { queuedBytes, limits } = this.connection;
+    return queuedBytes > limits.queuedBytes;
+  }
+
+  /** No new call should be begun until the peer has read, and those are begun that waited before. */
   get crowded(): boolean {
-    return this.connection.crowded || this.#waiting.size > 0;
+    return this.behind || this.#waiting.size > 0;
   }
 
   /** How many wait for that. */
@@ -160,7 +168,7 @@ export class ServerSession {
 
   #admitWaiting(): void {
     for (const begin of this.#waiting) {
-      if (this.connection.crowded) return;
+      if (this.behind) return;
       this.#waiting.delete(begin);
       begin();
     }
