@@ -110,3 +110,18 @@ it('a renewal that is acknowledged is what a restart would give, whatever falls 
   await committer.settled();
   expect(stored()).toBe(60_000);
 });
+
+it('an id that is granted again right after its lease was revoked, twice, keeps the new lease', async () => {
+  const id = 77n;
+  await engine.grantLease({ id, ttlMs: TTL_MS });
+  const first = engine.revokeLease(id);
+  const second = engine.revokeLease(id);
+  await expect(second).rejects.toMatchObject({ code: 'lease-not-found' });
+  await first;
+  await engine.grantLease({ id, ttlMs: TTL_MS });
+  expect(await living()).toEqual([id]);
+  await settled();
+  await engine.keepAlive(id);
+  clock.advance(TTL_MS - 1);
+  expect(await living()).toEqual([id]);
+});

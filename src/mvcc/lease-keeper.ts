@@ -126,25 +126,27 @@ export class LeaseKeeper {
   }
 
   async revoke(id: LeaseId, signal?: AbortSignal): Promise<Revision> {
+    let begun: Lease | undefined;
     try {
       const { revision, done } = await this.#committer().submit((writer) => {
         const lease = this.lessor.get(id);
         if (!lease || lease.ending) throw leaseNotFound(id);
         lease.ending = true;
-        return this.#end(writer, id);
+        begun = lease;
+        return this.#end(writer, lease);
       }, signal);
-      return done ? revision : await this.#endAll(id);
+      return done || !begun ? revision : await this.#endAll(begun);
     } catch (error) {
       // Who gave up waiting has begun it all the same.
-      if (this.lessor.get(id)?.ending) this.#endAll(id).catch(() => {});
+      if (begun) this.#endAll(begun).catch(() => {});
       throw error;
     }
   }
 
   /** In as many revisions as it takes. */
-  async #endAll(id: LeaseId): Promise<Revision> {
+  async #endAll(lease: Lease): Promise<Revision> {
     for (;;) {
-      const ended = await this.#committer().submit((writer) => this.#end(writer, id));
+      const ended = await this.#committer().submit((writer) => this.#end(writer, lease));
       if (ended.done) return ended.revision;
     }
   }
@@ -237,15 +239,22 @@ export class LeaseKeeper {
       this.#arm();
       return;
     }
-    this.#sweeping = Promise.allSettled(ended.map(({ id }) => this.#endAll(id))).then(() => {
+    this.#sweeping = Promise.allSettled(ended.map((lease) => this.#endAll(lease))).then(() => {
       this.#sweeping = undefined;
       this.#arm();
     });
   }
 
-  #end(writer: Writer, id: LeaseId): ReturnType<Writer['revoke']> {
-    const ended = writer.revoke(id);
-    if (ended.done) this.#effects.push(() => this.lessor.remove(id));
+  /** A lease of the same id may have been granted since: that one is left alone. */
+  #end(writer: Writer, lease: Lease): ReturnType<Writer['revoke']> {
+    const isThere = (): boolean => this.lessor.get(lease.id) === lease;
+    if (!isThere()) return { revision: writer.state.revision, done: true };
+    const ended = writer.revoke(lease.id);
+    if (ended.done) {
+      this.#effects.push(() => {
+        if (isThere()) this.lessor.remove(lease.id);
+      });
+    }
     return ended;
   }
 }
