@@ -95,7 +95,7 @@ const GRACE_SECONDS = 10;
 /** For the reader of the log, at the end. */
 const FLUSH_MS = 1_000;
 const SEAL_DAYS = 30;
-/** Of values of the largest size by as many operations as one transaction has: the log keeps them. */
+/** Values that one transaction may replace: the log of an embedded store keeps them in one record. */
 const REPLACED_BYTES_MAX = 2 ** 30;
 const EMBEDDED = /^(lmdb|memory):/;
 const NOT_ETCD = /^(?!etcd)/;
@@ -241,16 +241,16 @@ function tlsFrom(settings: Values): TlsOptions | undefined {
     cert: file(cert),
     key: file(key),
     ...(ca ? { ca: file(ca), requestCert: true, rejectUnauthorized: true } : {}),
-    ...(crl ? { crl: asPem(file(crl), 'X509 CRL') } : {}),
+    ...(crl ? { crl: crlAsPem(file(crl)) } : {}),
     ...(ciphers ? { ciphers } : {}),
   };
 }
 
 /** Lists of revoked certificates are often published as DER, which etcd reads and Node.js does not. */
-function asPem(bytes: Buffer, label: string): string | Buffer {
+function crlAsPem(bytes: Buffer): string | Buffer {
   if (bytes.includes('-----BEGIN')) return bytes;
   const lines = bytes.toString('base64').match(/.{1,64}/g) ?? [];
-  return [`-----BEGIN ${label}-----`, ...lines, `-----END ${label}-----`, ''].join('\n');
+  return ['-----BEGIN X509 CRL-----', ...lines, '-----END X509 CRL-----', ''].join('\n');
 }
 
 /** etcd's own way to say it: `jwt,pub-key=…,priv-key=…,sign-method=…,ttl=…`. */
@@ -374,7 +374,7 @@ function storeOptions(url: string, settings: Values): Record<string, number> {
     options[option] = whole(name, String(said), bounds) * unit;
   }
   const { requestBytesMax = 1.5 * 2 ** 20, operationsMax = 128 } = options;
-  if (requestBytesMax * operationsMax > REPLACED_BYTES_MAX) {
+  if (EMBEDDED.test(url) && requestBytesMax * operationsMax > REPLACED_BYTES_MAX) {
     throw new HoldfastError(
       'invalid-argument',
       'one transaction could replace more than 1 GiB: lower --request-bytes or --transaction-operations',

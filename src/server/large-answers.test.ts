@@ -47,6 +47,15 @@ async function fill(client: GrpcClient, keys: number): Promise<void> {
 
 const { key, end: rangeEnd } = prefixRange(utf8('k/'));
 
+function call(session: ClientHttp2Session, method: string): ClientHttp2Stream {
+  return session.request({
+    ':method': 'POST',
+    ':path': `/etcdserverpb.${method}`,
+    'content-type': 'application/grpc',
+    te: 'trailers',
+  });
+}
+
 /** The server has seen everything sent before. */
 function barrier(session: ClientHttp2Session): Promise<void> {
   return new Promise((resolve) => session.ping(() => resolve()));
@@ -66,12 +75,7 @@ test('a hundred large puts whose frames come by turns are all taken', async () =
   cleanups.push(() => session.destroy());
   const framed = encodeFramed(PutRequest, { key: utf8('k/0'), value: new Uint8Array(1.4 * MIB) });
   const statuses = Array.from({ length: 100 }, async () => {
-    const stream = session.request({
-      ':method': 'POST',
-      ':path': '/etcdserverpb.KV/Put',
-      'content-type': 'application/grpc',
-      te: 'trailers',
-    });
+    const stream = call(session, 'KV/Put');
     stream.resume();
     const status = new Promise((resolve) => {
       stream.once('response', (headers) => resolve(headers['grpc-status'] ?? 'later'));
@@ -113,12 +117,7 @@ describe('a watch over much history', () => {
     await fill(clientOf(16 * MIB), 12);
     const session = connectHttp2(`http://127.0.0.1:${server.port}`);
     cleanups.push(() => session.destroy());
-    const stream = session.request({
-      ':method': 'POST',
-      ':path': '/etcdserverpb.Watch/Watch',
-      'content-type': 'application/grpc',
-      te: 'trailers',
-    });
+    const stream = call(session, 'Watch/Watch');
     const ask = async (createRequest: object): Promise<void> => {
       stream.write(encodeFramed(WatchRequest, { createRequest }));
       await barrier(session);
@@ -148,12 +147,7 @@ describe('a watch over much history', () => {
       createRequest: { key, rangeEnd, startRevision: 1 },
     });
     const told = Array.from({ length: 4 }, () => {
-      const stream = session.request({
-        ':method': 'POST',
-        ':path': '/etcdserverpb.Watch/Watch',
-        'content-type': 'application/grpc',
-        te: 'trailers',
-      });
+      const stream = call(session, 'Watch/Watch');
       stream.write(created);
       let bytes = 0;
       return new Promise<void>((resolve) => {
@@ -188,12 +182,7 @@ describe('for a client that reads nothing', () => {
   let begun = 0;
 
   function ask(session: ClientHttp2Session): Asked {
-    const stream = session.request({
-      ':method': 'POST',
-      ':path': '/etcdserverpb.KV/Range',
-      'content-type': 'application/grpc',
-      te: 'trailers',
-    });
+    const stream = call(session, 'KV/Range');
     stream.end(encodeFramed(RangeRequest, { key: utf8('k/0') }));
     let bytes = 0;
     stream.on('data', (chunk: Buffer) => {

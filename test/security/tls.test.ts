@@ -176,6 +176,22 @@ describe.skipIf(!locate('openssl'))('TLS (openssl makes the certificates)', () =
     }
   });
 
+  test('the command line takes the ciphers of TLS 1.2', async () => {
+    const at = (name: string): string => join(authority.directory, name);
+    const run = await serving([
+      ...['--engine', 'memory:', '--cert', at('c1.pem'), '--key', at('c1.key')],
+      ...['--ciphers', 'ECDHE-ECDSA-AES256-GCM-SHA384'],
+    ]);
+    const asks = (ciphers: string): Promise<boolean> =>
+      health(run.port, { ciphers, maxVersion: 'TLSv1.2' });
+    try {
+      expect(await asks('ECDHE-ECDSA-AES256-GCM-SHA384')).toBe(true);
+      expect(await asks('ECDHE-ECDSA-AES128-GCM-SHA256')).toBe(false);
+    } finally {
+      run.child.kill('SIGKILL');
+    }
+  });
+
   test('a revocation list and a certificate are replaced without a restart', async () => {
     const lost = authority.issue('/CN=lost too');
     await using stage = await Stage.open({ tls: mutual(authority.revoke(undefined)) });

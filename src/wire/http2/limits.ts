@@ -33,7 +33,7 @@ export interface Limits {
   readonly bufferedBytes: number;
   /** Data that waits on all streams together; more is the fault of whoever asks and does not read. */
   readonly queuedBytes: number;
-  /** Streams that ended by a reset within a second, from either side, or were refused: rapid reset. */
+  /** Streams that the peer reset within a second, that we reset, or refused: rapid reset. */
   readonly resets: Rate;
   readonly pings: Rate;
   readonly settings: Rate;

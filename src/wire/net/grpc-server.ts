@@ -8,7 +8,8 @@
  *   const server = await listen({ port: 0, accept: (session) => grpc.accept(session) });
  *
  * - `unary`: the handler is called as soon as the request is there, in the turn that read it unless the
- *   peer leaves too much unread (`ServerSession.whenRoom`), and may answer at once. No promise, iterator or closure is made for a call that answers at once.
+ *   peer leaves too much unread (`ServerSession.whenRoom`), and may answer at once. No promise,
+ *   iterator or closure is made for a call that answers at once.
  * - `deferred`: the handler answers with `call.reply(response)` or `call.fail(error)`, from wherever
  *   it likes: the way for work that is done in batches.
  * - `stream`: server, client and bidi streams; see `StreamCall`.
@@ -69,6 +70,7 @@ type ResponseOf<M extends Method> =
   M['response'] extends MessageType<infer _T, infer I> ? I : never;
 
 const MESSAGE_BYTES = 1_572_864 + 524_288;
+/** What requests that have not come whole, or wait, may take: of one connection, and of all. */
 const UNFINISHED_BYTES = 536_870_912;
 const UNFINISHED_BYTES_OF_ALL = 1_073_741_824;
 
