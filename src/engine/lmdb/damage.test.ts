@@ -17,6 +17,7 @@ import { HoldfastError } from '../../model/errors.ts';
 import { scrubInBackground } from './background.ts';
 import { DATA_FILE } from './directory.ts';
 import { openStore, verifyStore } from './opening.ts';
+import { listenAsOwner } from './owner.ts';
 import { META_TRANSACTION, PageFile } from './pages.ts';
 import { inspect, scrubNow, withDataFile } from './scrub.ts';
 import { PageMap, walkTree } from './walk.ts';
@@ -237,6 +238,11 @@ describe('a commit whose root the disk refused', () => {
     const fd = openSync(data, 'r+');
     writeSync(fd, number, 0, 8, slot * 4_096 + META_TRANSACTION);
     closeSync(fd);
+    expect((await verifyStore(half)).unfinished).toBe(true);
+    // Somebody else may be at it: what looks like this may be a root that is being written.
+    const other = await listenAsOwner(half);
+    await expect(openStore(half)).rejects.toMatchObject({ code: 'store-in-use' });
+    await other.close();
     expect((await verifyStore(half)).unfinished).toBe(true);
     const opened = await openStore(half);
     await opened.close();

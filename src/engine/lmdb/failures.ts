@@ -10,6 +10,18 @@ export function fencedOut(): HoldfastError {
   );
 }
 
+/** See `tree.ts`. The data file has everything; only this view of it goes no further. */
+export class RootSetBack extends HoldfastError {
+  constructor() {
+    super(
+      'unavailable',
+      'another process opened this store at the same moment, and LMDB passed over the newest ' +
+        'commit for it: nothing was written in its place, and nothing is lost; open the store again',
+      { outcome: 'unknown' },
+    );
+  }
+}
+
 export function closedError(): HoldfastError {
   return new HoldfastError('closed', 'the store has been closed');
 }

@@ -20,8 +20,9 @@ const native = openNative(path);
 function answerTo(next: JournalMark): FolderAnswer {
   try {
     // Joined anew each time: after a failed commit nothing of the former one counts.
-    fold(Tree.join(native, ownerEpoch), path, next, { onWriting, memory });
-    return { done: true };
+    const tree = Tree.join(native, ownerEpoch);
+    fold(tree, path, next, { onWriting, memory });
+    return { sequence: tree.head.sequence };
   } catch (error) {
     const cause = replaced() ?? error;
     const { code, message, outcome } = HoldfastError.from(cause);

@@ -33,7 +33,7 @@ function awaitFolds(): void {
 }
 
 /** What the thread answers to each mark. */
-export type FolderAnswer = { readonly done: true } | { readonly failed: Failure };
+export type FolderAnswer = { readonly sequence: number } | { readonly failed: Failure };
 
 interface Failure {
   readonly code: ErrorCode;
@@ -64,8 +64,8 @@ export class Folder {
     return Atomics.load(this.#busy, WRITING) === 1;
   }
 
-  /** Folds up to the segment of `next`; one call at a time. */
-  async fold(next: JournalMark): Promise<void> {
+  /** Folds up to the segment of `next`; one call at a time. Answers the number of the commit. */
+  async fold(next: JournalMark): Promise<number> {
     const thread = this.#running();
     const answer = await new Promise<FolderAnswer>((resolve) => {
       this.#waiting = resolve;
@@ -74,7 +74,7 @@ export class Folder {
       thread.postMessage(next);
     });
     this.#thread?.unref();
-    if ('done' in answer) return;
+    if ('sequence' in answer) return answer.sequence;
     const { code, message, outcome, noSpace } = answer.failed;
     const cause = noSpace ? Object.assign(new Error(message), { code: 'ENOSPC' }) : undefined;
     throw new HoldfastError(code, message, { cause, ...(outcome ? { outcome } : {}) });

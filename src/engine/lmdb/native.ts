@@ -29,6 +29,8 @@ export interface RangeOptions extends ReadOptions {
 
 export interface Statistics {
   readonly pageSize: number;
+  /** The number of the newest commit, by the roots in the data file. */
+  readonly lastTxnId: number;
   readonly lastPageNumber: number;
   readonly treeBranchPageCount: number;
   readonly treeLeafPageCount: number;

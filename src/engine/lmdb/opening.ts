@@ -21,6 +21,7 @@ import {
   syncDirectory,
   writeEra,
 } from './directory.ts';
+import { RootSetBack, storageFailed } from './failures.ts';
 import {
   EMPTY_CHAIN,
   FORMAT_VERSION,
@@ -118,7 +119,8 @@ export async function openStore(path: string, options: StoreOptions = {}): Promi
     try {
       return await attemptToOpen(path, options);
     } catch (error) {
-      if (attempt === ATTEMPTS || !(await inMotion(path, before, error))) throw error;
+      const failure = storageFailed(error);
+      if (attempt === ATTEMPTS || !(await inMotion(path, before, failure))) throw failure;
     }
   }
 }
@@ -127,9 +129,9 @@ export async function openStore(path: string, options: StoreOptions = {}): Promi
  * Whether another process may explain the failure: it claimed or wrote while we looked. Then a
  * second look tells who it is, instead of an alarm about a file in motion.
  */
-async function inMotion(path: string, before: string, error: unknown): Promise<boolean> {
-  if (!HoldfastError.is(error)) return false;
+async function inMotion(path: string, before: string, error: HoldfastError): Promise<boolean> {
   if (error.code === 'store-in-use') return error.details.owner === undefined;
+  if (error instanceof RootSetBack) return true;
   if (error.code !== 'corrupt' && error.code !== 'store-truncated') return false;
   await waitUntil(systemClock, systemClock.now() + MOTION_MS);
   return look(path) !== before;
@@ -160,11 +162,25 @@ async function claimFree(
   seen: Inspection | undefined,
   options: StoreOptions,
 ): Promise<OpenedStore> {
-  const scrubbed = seen ? scrubFile(path, seen, limitOf(options)) : true;
-  return asOwner(path, options, (owner, native) => {
-    const tree = Tree.claim(native(), seen?.head, freshHead(), owner.record);
-    return Promise.resolve({ tree, scrubbed });
+  return asOwner(path, options, async (owner, native) => {
+    if (seen?.unfinished) await ensureAlone(path, owner.record.socket);
+    const scrubbed = seen ? scrubFile(path, seen, limitOf(options)) : true;
+    // Whoever opens the file disturbs the one who has just claimed it: see `tree.ts`.
+    ensureUnclaimed(path, seen?.owner?.socket);
+    return { tree: Tree.claim(native(), seen?.head, freshHead(), owner.record), scrubbed };
   });
+}
+
+/** Before a root is written without LMDB, whose lock keeps others from it. */
+async function ensureAlone(path: string, own: string): Promise<void> {
+  const living = await livingSockets(path);
+  if (living.every((name) => name === own) && lookInto(path)?.unfinished) return;
+  throw new HoldfastError('store-in-use', 'another process is about to claim the store');
+}
+
+function ensureUnclaimed(path: string, former: string | undefined): void {
+  const now = presentOwner(path);
+  if (now && now.record.socket !== former) throw inUse(path, now.record);
 }
 
 /** Another process has the file open, and may go on with it until the claim stands. */
@@ -193,8 +209,7 @@ async function awaitTurn(path: string, former: string, own: string): Promise<voi
   const turnMs = systemClock.now() + Math.min(ahead, TURNS_MAX) * TURN_MS;
   while (systemClock.now() < turnMs) {
     await waitUntil(systemClock, systemClock.now() + MOTION_MS);
-    const now = presentOwner(path);
-    if (now && now.record.socket !== former) throw inUse(path, now.record);
+    ensureUnclaimed(path, former);
   }
 }
 

@@ -471,8 +471,7 @@ export class LmdbStore implements Store {
 
   async #foldUntil(mark: JournalMark): Promise<void> {
     try {
-      await this.#folder.fold(mark);
-      this.#tree.refresh();
+      this.#tree.refresh(await this.#folder.fold(mark));
     } catch (error) {
       // Without room the journal and the layers stay as they are, and the next fold tries again.
       this.#foldFull = isNoSpace(error);

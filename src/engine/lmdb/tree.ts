@@ -6,13 +6,18 @@
  * out: the store's own rule is the one it offers its users. A commit that fails finishes the tree:
  * a sync that failed once may report success the next time although the pages are lost, so it is
  * never tried again.
+ *
+ * LMDB notes in its lock file which root is the newest, and whoever opens the data file sets the note
+ * to what he read there a moment before: a commit that came in between is then passed over, and the
+ * next one written in its place. So each commit looks at the roots themselves, under LMDB's lock, and
+ * no look goes behind one before it.
  */
 import { createHash } from 'node:crypto';
 import type { Bytes } from '../../base/bytes.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import type { Table, TableReader } from '../../mvcc/table.ts';
 import { Batch, makeWorkspace, type Workspace } from './batch.ts';
-import { fencedOut, storageFailed } from './failures.ts';
+import { fencedOut, RootSetBack, storageFailed } from './failures.ts';
 import {
   chainAfter,
   decodeHead,
@@ -33,13 +38,15 @@ import { NativeReader, readRecord } from './reader.ts';
 
 const sha256 = (bytes: Bytes): Bytes => new Uint8Array(createHash('sha256').update(bytes).digest());
 
+const NOTHING: Bytes = new Uint8Array(0);
+
 export class Tree {
   readonly reader: TableReader;
   readonly #native: Native;
   #workspace: Workspace = makeWorkspace();
   #head: Head;
   /** The head record as it was when this process was last seen to own the store. */
-  #ours: Bytes = new Uint8Array(0);
+  #ours: Bytes = NOTHING;
   #size: { totalBytes: number; inUseBytes: number } | undefined;
 
   private constructor(native: Native, head: Head) {
@@ -72,6 +79,7 @@ export class Tree {
     native.resetReadTxn();
     const bytes = readRecord(native, HEAD_KEY);
     const head = bytes && decodeHead(bytes);
+    if (head && head.sequence < native.getStats().lastTxnId) throw new RootSetBack();
     if (head?.ownerEpoch !== ownerEpoch) throw fencedOut();
     return new Tree(native, head);
   }
@@ -90,6 +98,7 @@ export class Tree {
     const found = this.#native.getBinaryFast(HEAD_KEY);
     if (found && isSame(found, this.#native.lastSize, this.#ours)) return;
     const now = this.#readHead();
+    if (now && now.sequence < this.#head.sequence) throw new RootSetBack();
     if (now?.ownerEpoch !== this.#head.ownerEpoch) throw fencedOut();
     this.#ours = seal(HEAD_KEY, encodeHead(now));
   }
@@ -104,11 +113,11 @@ export class Tree {
     }
   }
 
-  /** Another thread has committed: what this one remembers of the tree is too old. */
-  refresh(): void {
+  /** Another thread has made commit `sequence`: what this one remembers of the tree is too old. */
+  refresh(sequence: number): void {
+    this.#sawCommit({ ...this.#head, sequence });
     this.ensureOwned();
     this.#head = this.#readHead()!;
-    this.#size = undefined;
     this.#workspace = makeWorkspace();
   }
 
@@ -157,6 +166,7 @@ export class Tree {
     let refused: { readonly error: unknown } | undefined;
     const guarded = (): Head => {
       try {
+        this.#ensureNewest();
         return change();
       } catch (error) {
         refused = { error };
@@ -164,13 +174,26 @@ export class Tree {
       }
     };
     try {
-      this.#head = this.#native.transactionSync(guarded);
+      this.#sawCommit(this.#native.transactionSync(guarded));
     } catch (error) {
       throw refused ? refused.error : storageFailed(error);
     } finally {
       this.#native.resetReadTxn();
       this.#size = undefined;
     }
+  }
+
+  /** What this process knows from before is not its head any more. */
+  #sawCommit(head: Head): void {
+    this.#head = head;
+    this.#ours = NOTHING;
+    this.#size = undefined;
+  }
+
+  /** In a transaction: nobody else writes a root meanwhile. */
+  #ensureNewest(): void {
+    const base = this.#native.getWriteTxnId() - 1;
+    if (this.#native.getStats().lastTxnId !== base) throw new RootSetBack();
   }
 
   #evaluate(work: (table: Table) => void, journal: JournalMark): Head {

@@ -1,0 +1,209 @@
+/**
+ * Another process opens the data file while a commit is made. LMDB then takes an older root for the
+ * newest: the first test shows that it does, the others set its note back by hand.
+ */
+import { spawn } from 'node:child_process';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { locate } from '../../../scripts/packages.mjs';
+import { utf8 } from '../../base/bytes.ts';
+import { DATA_FILE, LOCK_FILE } from './directory.ts';
+import { Journal } from './journal.ts';
+import { type OpenedStore, openStore } from './opening.ts';
+import { Tree } from './tree.ts';
+
+/** Where the lock file says which commit is the newest. */
+const NOTE_AT = 8;
+const NATIVE = pathToFileURL(join(import.meta.dirname, 'native.ts')).href;
+const OPENER = `
+const { openNative } = await import(process.argv[1]);
+await openNative(process.argv[2]).close();
+`;
+
+let directory: string;
+let path: string;
+let fd: number | undefined;
+const stores: OpenedStore[] = [];
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), 'holdfast-late-opener-'));
+  path = join(directory, 'store');
+});
+
+afterEach(async () => {
+  vi.restoreAllMocks();
+  for (const opened of stores.splice(0)) await opened.close();
+  if (fd !== undefined) closeSync(fd);
+  fd = undefined;
+  rmSync(directory, { recursive: true, force: true });
+});
+
+async function open(): Promise<OpenedStore> {
+  const opened = await openStore(path, { shared: true });
+  stores.push(opened);
+  return opened;
+}
+
+/** Puts the key, and has it in the tree. */
+async function put({ store }: OpenedStore, key: string): Promise<void> {
+  await store.commit((table) => table.put(utf8(key), utf8(key)));
+  await store.settle();
+}
+
+const has = ({ store }: OpenedStore, key: string): boolean =>
+  store.committed.get(utf8(key)) !== undefined;
+
+/** The lock file of the moment. While the store is open a close here would end its file locks. */
+function lockFile(): number {
+  fd ??= openSync(join(path, LOCK_FILE), 'r+');
+  return fd;
+}
+
+function note(): number {
+  const bytes = Buffer.alloc(8);
+  readSync(lockFile(), bytes, 0, 8, NOTE_AT);
+  return Number(bytes.readBigUInt64LE());
+}
+
+function setBack(): void {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(BigInt(note() - 1));
+  writeSync(lockFile(), bytes, 0, 8, NOTE_AT);
+}
+
+/** What this is worth: LMDB as it would be without a look at the roots. */
+function unguarded({ native, tree }: OpenedStore): void {
+  const stats = native.getStats.bind(native);
+  native.getStats = () => ({ ...stats(), lastTxnId: native.getWriteTxnId() - 1 });
+  tree.ensureOwned = () => {};
+}
+
+describe.skipIf(locate('strace') === undefined)('a process that opens the data file', () => {
+  it('sets LMDB back by a commit that is made meanwhile', async () => {
+    const opened = await open();
+    const before = note();
+    expect(before).toBe(opened.store.head.sequence);
+    const trace = join(directory, 'trace');
+    const child = spawn(
+      locate('strace')!,
+      [
+        ...['-f', '-qqq', '-o', trace, '-P', join(path, DATA_FILE)],
+        ...['-e', 'trace=mmap,pread64', '-e', 'inject=mmap:delay_enter=2000000'],
+        ...[process.execPath, '--conditions=holdfast/source', '--import', 'tsx'],
+        ...['--input-type=module', '--eval', OPENER, NATIVE, path],
+      ],
+      { stdio: ['ignore', 'inherit', 'inherit'] },
+    );
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    // Both roots have been read, and the file is about to be mapped.
+    const hasRead = (): boolean =>
+      existsSync(trace) && (readFileSync(trace, 'utf8').match(/pread64/g)?.length ?? 0) >= 2;
+    while (!hasRead() && child.exitCode === null) await pause(5);
+    await put(opened, 'meanwhile');
+    expect(note()).toBe(before + 1);
+    expect(await ended).toBe(0);
+    expect(note()).toBe(before);
+  }, 30_000);
+});
+
+describe('a root that is older than the newest', () => {
+  it('is not read from', async () => {
+    const opened = await open();
+    await put(opened, 'a');
+    await put(opened, 'b');
+    setBack();
+    expect(() => has(opened, 'b')).toThrow(expect.objectContaining({ code: 'unavailable' }));
+  });
+
+  it('is not written on: the store stops, and opened again it has everything', async () => {
+    const opened = await open();
+    await put(opened, 'a');
+    await put(opened, 'b');
+    setBack();
+    // What the disk does not refuse may be acknowledged; then it has to be there.
+    await expect(put(opened, 'c')).rejects.toMatchObject({ code: 'unavailable' });
+    await opened.close();
+    const next = await open();
+    expect([has(next, 'a'), has(next, 'b')]).toEqual([true, true]);
+  });
+
+  it('is not folded on by the thread', async () => {
+    const opened = await open();
+    await put(opened, 'a');
+    await put(opened, 'b');
+    opened.tree.ensureOwned = () => {};
+    setBack();
+    await put(opened, 'c').catch(() => {});
+    expect(opened.store.failure).toMatchObject({ code: 'unavailable' });
+    await opened.close();
+    const next = await open();
+    expect(['a', 'b', 'c'].map((key) => has(next, key))).toEqual([true, true, true]);
+  });
+
+  it('is not taken for what the thread has just folded', async () => {
+    const opened = await open();
+    await put(opened, 'a');
+    expect(has(opened, 'a')).toBe(true);
+    const refresh = opened.tree.refresh.bind(opened.tree);
+    opened.tree.refresh = (sequence) => {
+      setBack();
+      refresh(sequence);
+    };
+    await put(opened, 'b').catch(() => {});
+    expect(opened.store.failure).toMatchObject({ code: 'unavailable' });
+  });
+
+  it('is claimed by nobody, and the next attempt finds the newest', async () => {
+    const first = await open();
+    await put(first, 'a');
+    await first.close();
+    const claim = Tree.claim;
+    vi.spyOn(Tree, 'claim').mockImplementationOnce((...parts) => {
+      setBack();
+      return claim(...parts);
+    });
+    const next = await open();
+    expect(has(next, 'a')).toBe(true);
+    expect(next.store.head.ownerEpoch).toBe(first.store.head.ownerEpoch + 1);
+  });
+
+  it('is not folded on at a start: the next attempt has what the journal held', async () => {
+    const first = await open();
+    await first.store.commit((table) => table.put(utf8('a'), utf8('a')));
+    first.tree.fold = () => {
+      throw new Error('as if it were killed');
+    };
+    await first.close();
+    const create = Journal.create;
+    vi.spyOn(Journal, 'create').mockImplementationOnce((options) => {
+      setBack();
+      return create(options);
+    });
+    const next = await open();
+    expect(has(next, 'a')).toBe(true);
+    expect(next.store.head.ownerEpoch).toBe(first.store.head.ownerEpoch + 2);
+  });
+
+  it('control: without a look at the roots an acknowledged commit is undone', async () => {
+    const opened = await open();
+    unguarded(opened);
+    await put(opened, 'a');
+    await put(opened, 'b');
+    setBack();
+    opened.tree.fold((table) => table.put(utf8('c'), utf8('c')), opened.tree.head.journal);
+    expect(['a', 'b', 'c'].map((key) => has(opened, key))).toEqual([true, false, true]);
+  });
+});
