@@ -3,16 +3,20 @@
  * `--checks` runs format, lint, types, build and package checks first and counts them too.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { runChecks } from './checks.mjs';
 import { install } from './packages.mjs';
 import { ready } from './setup.mjs';
+import { whereTheyStand } from './standstill.mjs';
 import { afterword, closingLine, tally } from './tally.mjs';
 
 /** An idle machine of two cores needs a fraction of it; a busy one must still come to an end. */
 const TESTS_MS_MAX = 1_500_000;
+/** No test has ended for so long: what is under way will not end. */
+const STANDSTILL_MS_MAX = 300_000;
+const LOOK_MS = 1_000;
 
 const args = process.argv.slice(2);
 const filters = args.filter((arg) => arg !== '--checks');
@@ -34,10 +38,11 @@ async function runTests(words) {
   const folder = mkdtempSync(join(tmpdir(), 'holdfast-test-'));
   const output = join(folder, 'report.json');
   try {
-    const ended = await vitest([
+    const ended = await vitest(folder, [
       'run',
       '--reporter=default',
       '--reporter=json',
+      '--reporter=./scripts/under-way.mjs',
       `--outputFile.json=${output}`,
       ...words,
     ]);
@@ -47,12 +52,14 @@ async function runTests(words) {
   }
 }
 
-/** Answers the exit code, or undefined when the time was up. */
-function vitest(words) {
+/** Answers the exit code, or undefined when the tests did not come to an end. */
+function vitest(folder, words) {
+  const underWay = join(folder, 'under-way');
   // A group of its own, so that workers end with it when the time is up.
   const child = spawn(process.execPath, ['node_modules/vitest/vitest.mjs', ...words], {
     stdio: ['ignore', 'inherit', 'inherit'],
     detached: true,
+    env: { ...process.env, HOLDFAST_UNDER_WAY: underWay },
   });
   const end = () => {
     try {
@@ -67,14 +74,23 @@ function vitest(words) {
   };
   process.once('SIGINT', stop).once('SIGTERM', stop);
   return new Promise((resolve) => {
+    const began = Date.now();
     let late = false;
-    const timer = setTimeout(() => {
+    const timer = setInterval(async () => {
+      const changed = existsSync(underWay) ? statSync(underWay).mtimeMs : began;
+      const stands = Date.now() - changed > STANDSTILL_MS_MAX;
+      if (!stands && Date.now() - began < TESTS_MS_MAX) return;
+      clearInterval(timer);
       late = true;
-      console.log(`the tests did not end within ${TESTS_MS_MAX / 60_000} minutes`);
+      console.log(stands ? 'the tests do not go on' : 'the tests take too long');
+      console.log(
+        `under way: ${existsSync(underWay) ? readFileSync(underWay, 'utf8') : 'nothing'}`,
+      );
+      for (const line of await whereTheyStand(child.pid)) console.log(line);
       end();
-    }, TESTS_MS_MAX);
+    }, LOOK_MS);
     child.on('exit', (code) => {
-      clearTimeout(timer);
+      clearInterval(timer);
       resolve(late ? undefined : (code ?? 1));
     });
   });

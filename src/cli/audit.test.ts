@@ -100,7 +100,10 @@ test('an export that was changed ends with 1 and the first bad entry, as a proce
     out: 'entry 3: its hash is not that of what it says: it was altered',
   });
   const args = [...FROM_SOURCE, MAIN, 'audit', 'verify', '--file', file('bad')];
-  const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+  const { status, stderr } = spawnSync(process.execPath, args, {
+    encoding: 'utf8',
+    timeout: 30_000,
+  });
   expect([status, stderr]).toEqual([1, `${ran.out}\n`]);
 });
 
@@ -108,7 +111,8 @@ const python = spawnSync('python3', ['--version']).status === 0;
 test.skipIf(!python)('the few lines of Python in the documentation check it as well', async () => {
   await on('export', file('audit.ndjson'));
   const [, code] = /```python\n(.*?)```/s.exec(readFileSync('docs/audit.md', 'utf8'))!;
-  const check = (): number | null => spawnSync('python3', ['-c', code!], { cwd: directory }).status;
+  const check = (): number | null =>
+    spawnSync('python3', ['-c', code!], { cwd: directory, timeout: 30_000 }).status;
   expect(check()).toBe(0);
   const log = readFileSync(file('audit.ndjson'), 'utf8');
   writeFileSync(file('audit.ndjson'), log.replace('"ann"', '"eve"'));

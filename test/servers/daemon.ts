@@ -12,6 +12,8 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { locate } from '../../scripts/packages.mjs';
 
+/** For commands that are waited for without the loop, where no test's own limit reaches. */
+export const COMMAND_MS_MAX = 60_000;
 const READY_MS_MAX = 30_000;
 const STOP_MS_MAX = 5_000;
 const OUTPUT_KEPT = 20_000;

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { locate } from '../../scripts/packages.mjs';
 import {
   account,
+  COMMAND_MS_MAX,
   type Daemon,
   freePort,
   freshDirectory,
@@ -70,7 +71,10 @@ async function serve(
     url,
     psql: (sql) => {
       const args = ['-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1', '-d', url, '-c', sql];
-      const { status, stdout, stderr } = spawnSync(locate('psql')!, args, { encoding: 'utf8' });
+      const { status, stdout, stderr } = spawnSync(locate('psql')!, args, {
+        encoding: 'utf8',
+        timeout: COMMAND_MS_MAX,
+      });
       return { code: status ?? -1, stdout: stdout.trim(), stderr: stderr.trim() };
     },
     restart: () => serve(directory, data, port, options, user),
@@ -125,11 +129,14 @@ function run(command: string, args: readonly string[], user: User | undefined): 
   const { status, stderr } = spawnSync(locate(command)!, args, {
     cwd: '/',
     encoding: 'utf8',
+    timeout: COMMAND_MS_MAX,
     ...user,
   });
   if (status !== 0) throw new Error(`${command} failed: ${stderr}`);
 }
 
 function succeeds(command: string, args: readonly string[]): boolean {
-  return spawnSync(locate(command)!, args, { stdio: 'ignore' }).status === 0;
+  return (
+    spawnSync(locate(command)!, args, { stdio: 'ignore', timeout: COMMAND_MS_MAX }).status === 0
+  );
 }

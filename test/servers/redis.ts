@@ -1,7 +1,7 @@
 /** A Redis of Debian, in memory or with its append-only file synced before each answer. */
 import { spawnSync } from 'node:child_process';
 import { locate } from '../../scripts/packages.mjs';
-import { type Daemon, freePort, freshDirectory, startDaemon } from './daemon.ts';
+import { COMMAND_MS_MAX, type Daemon, freePort, freshDirectory, startDaemon } from './daemon.ts';
 
 export interface Redis extends Daemon {
   readonly url: string;
@@ -42,6 +42,9 @@ async function serve(directory: string, port: number, options: RedisOptions): Pr
 function ping(port: number): boolean {
   const cli = locate('redis-cli');
   if (!cli) return true;
-  const { stdout } = spawnSync(cli, ['-p', String(port), 'ping'], { encoding: 'utf8' });
+  const { stdout } = spawnSync(cli, ['-p', String(port), 'ping'], {
+    encoding: 'utf8',
+    timeout: COMMAND_MS_MAX,
+  });
   return stdout.trim() === 'PONG';
 }

@@ -117,7 +117,7 @@ function etcdctl(server: Etcd, args: readonly string[]): void {
   const { status, stderr } = spawnSync(
     locate('etcdctl') ?? 'etcdctl',
     ['--endpoints', server.url, ...args],
-    { env: { ...process.env, ETCDCTL_API: '3' }, encoding: 'utf8' },
+    { env: { ...process.env, ETCDCTL_API: '3' }, encoding: 'utf8', timeout: 30_000 },
   );
   if (status !== 0) throw new Error(`etcdctl ${args.join(' ')}: ${stderr}`);
 }

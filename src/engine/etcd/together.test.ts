@@ -67,7 +67,7 @@ function etcdctl(etcd: Etcd, ...args: readonly string[]): void {
   const { status, stderr } = spawnSync(
     locate('etcdctl') ?? 'etcdctl',
     ['--endpoints', etcd.url, ...args],
-    { env: { ...process.env, ETCDCTL_API: '3' }, encoding: 'utf8' },
+    { env: { ...process.env, ETCDCTL_API: '3' }, encoding: 'utf8', timeout: 30_000 },
   );
   if (status !== 0) throw new Error(`etcdctl ${args.join(' ')}: ${stderr}`);
 }

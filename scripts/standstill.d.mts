@@ -1,0 +1,1 @@
+export function whereTheyStand(runner: number): Promise<string[]>;
