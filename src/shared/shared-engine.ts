@@ -61,7 +61,8 @@ export class SharedEngine implements Engine {
   readonly #path: string;
   readonly #options: SharedOptions;
   readonly #left = new WeakSet<Membership>();
-  #current: Promise<Membership>;
+  /** Undefined: none could be had, and the next call looks again. */
+  #current: Promise<Membership> | undefined;
   /** The membership of the moment, where it is known without waiting. */
   #standing: Membership | undefined;
   #closing: Promise<void> | undefined;
@@ -88,7 +89,7 @@ export class SharedEngine implements Engine {
 
   /** For people and tests: what this process is to the directory now. */
   async role(): Promise<Membership['role']> {
-    return (await this.#current).role;
+    return (await this.#member(undefined)).role;
   }
 
   range(request: RangeRequest, call: CallOptions = {}): Promise<RangeResult> {
@@ -199,8 +200,8 @@ export class SharedEngine implements Engine {
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#current.then(
-      (member) => member.close(),
+    this.#closing ??= Promise.resolve(this.#current).then(
+      (member) => member?.close(),
       () => {},
     );
     return this.#closing;
@@ -255,12 +256,14 @@ export class SharedEngine implements Engine {
   async #member(signal: AbortSignal | undefined): Promise<Membership> {
     if (this.#closing) throw new HoldfastError('closed', 'the engine has been closed');
     if (signal?.aborted) throw abortError(signal, 'rejected');
+    this.#current ??= this.#joined(this.#join());
+    const current = this.#current;
     try {
-      return await abortable(this.#current, signal);
+      return await abortable(current, signal);
     } catch (error) {
       if (signal?.aborted) throw abortError(signal, 'rejected');
-      // Nobody could be found in time; the next call looks again.
-      this.#current = this.#joined(this.#join());
+      // Several may have waited for it: one looks again for all.
+      if (this.#current === current) this.#current = undefined;
       throw error;
     }
   }

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -147,6 +147,24 @@ describe('an owner in another process', () => {
     expect(await keys(guest)).toEqual(['mine']);
     expect(performance.now() - began).toBeLessThan(3_000);
     expect(await guest.role()).toBe('owner');
+  });
+
+  test('whose directory cannot be taken over for a while: one takeover for all who asked', async () => {
+    const child = await ownerElsewhere();
+    const guest = await member();
+    const era = join(directory, 'era');
+    const sound = readFileSync(era);
+    writeFileSync(era, 'damaged');
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    const calls = await Promise.allSettled(Array.from({ length: 5 }, () => keys(guest)));
+    for (const call of calls) expect(call).toMatchObject({ reason: { code: 'corrupt' } });
+    writeFileSync(era, sound);
+    // What was found then is not the answer to whoever asks now.
+    expect(await keys(guest)).toEqual(['mine']);
+    expect(await guest.role()).toBe('owner');
+    await guest.close();
+    await (await open(`lmdb:${directory}`, { exclusive: true })).close();
   });
 
   test('that is killed while a lock is held here leaves the lock held, under the same token', async () => {
