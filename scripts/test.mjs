@@ -83,9 +83,7 @@ function vitest(folder, words) {
       clearInterval(timer);
       late = true;
       console.log(stands ? 'the tests do not go on' : 'the tests take too long');
-      console.log(
-        `under way: ${existsSync(underWay) ? readFileSync(underWay, 'utf8') : 'nothing'}`,
-      );
+      if (existsSync(underWay)) console.log(readFileSync(underWay, 'utf8'));
       for (const line of await whereTheyStand(child.pid)) console.log(line);
       end();
     }, LOOK_MS);

@@ -1,13 +1,14 @@
 /** Owners that stand still: real processes, stopped and continued by signals. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as pause } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { standStill, stands } from '../../test/servers/daemon.ts';
 import { text, utf8 } from '../base/bytes.ts';
 import type { Engine } from '../engine/contract.ts';
 import { verifyStore } from '../engine/lmdb/opening.ts';
@@ -93,13 +94,12 @@ class Peer {
   }
 
   /** Resolves when the process surely stands still. */
-  async stop(): Promise<void> {
-    this.kill('SIGSTOP');
-    while (!this.stands) await pause(5);
+  stop(): Promise<void> {
+    return standStill(this.pid);
   }
 
   get stands(): boolean {
-    return /\) T /.test(readFileSync(`/proc/${this.pid}/stat`, 'utf8'));
+    return stands(this.pid);
   }
 
   async ended(): Promise<void> {

@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import { chownSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createConnection, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -25,6 +25,8 @@ export interface Daemon extends AsyncDisposable {
   /** What it printed lately; for messages. */
   output(): string;
   signal(name: NodeJS.Signals): void;
+  /** Stops it; resolves when it surely stands still. */
+  standStill(): Promise<void>;
   /** Ends the process at once and keeps its files. */
   kill(): Promise<void>;
   /** Ends the process and removes its files. Idempotent. */
@@ -146,10 +148,22 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     directory,
     output: () => output,
     signal: (name) => void child.kill(name),
+    standStill: () => standStill(child.pid!),
     kill,
     stop,
     [Symbol.asyncDispose]: stop,
   };
+}
+
+/** A signal takes its time: until then the process goes on, and answers. */
+export async function standStill(pid: number): Promise<void> {
+  process.kill(pid, 'SIGSTOP');
+  while (!stands(pid)) await pause(1);
+}
+
+/** Whether the process is stopped. The name of its command, in brackets, may hold anything. */
+export function stands(pid: number): boolean {
+  return /\) T /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
 }
 
 /** What it said last, on the line that a short report prints; all of it behind that. */

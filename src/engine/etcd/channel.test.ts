@@ -44,8 +44,8 @@ describe.skipIf(!installed('etcd', 'etcdctl', 'openssl'))('with a real etcd', ()
     const watch = engine.watch({ key: utf8('seen') });
     await watch.created;
     await put(engine, 'x');
-    stalled!.signal('SIGSTOP');
     undo.push(() => stalled!.signal('SIGCONT'));
+    await stalled!.standStill();
     const from = performance.now();
     // A read may be asked again elsewhere; also when the stalled member led the others.
     await engine.range({ key: utf8('x') });
@@ -64,15 +64,15 @@ describe.skipIf(!installed('etcd', 'etcdctl', 'openssl'))('with a real etcd', ()
     const url = `etcd://${cluster.urls.map((one) => new URL(one).host).join(',')}`;
     const engine = await opened(url, { attemptMs: 300 });
     // All of them, whichever it is on: a repetition elsewhere waits there, and shows at the end.
-    const signal = (name: NodeJS.Signals) => {
-      for (const member of cluster.members) member.signal(name);
+    const goOn = (): void => {
+      for (const member of cluster.members) member.signal('SIGCONT');
     };
-    undo.push(() => signal('SIGCONT'));
-    signal('SIGSTOP');
+    undo.push(goOn);
+    await Promise.all(cluster.members.map((member) => member.standStill()));
     const begun = performance.now();
     await expect(put(engine, 'once')).rejects.toMatchObject({ outcome: 'unknown' });
     expect(performance.now() - begun).toBeLessThan(5_000);
-    signal('SIGCONT');
+    goOn();
     for (const one of cluster.urls) await put(await opened(`etcd://${new URL(one).host}`), 'after');
     const found = await engine.range({ key: utf8('once') });
     expect(found.kvs[0]?.version ?? 1).toBe(1);

@@ -273,7 +273,7 @@ describe.skipIf(!installed('etcd', 'etcdctl'))('with a real etcd', () => {
     const engine = await engineAt(proxy.port);
     const keys = Array.from({ length: 10 }, (_, i) => `k${i}`);
     await put(engine, 'warm');
-    etcd.signal('SIGSTOP');
+    await etcd.standStill();
     const results = together(engine, () => keys.map((key) => put(engine, key)));
     // They leave after ten milliseconds without an answer to the one before them.
     await new Promise((resolve) => setTimeout(resolve, 200));

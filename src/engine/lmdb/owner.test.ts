@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { locate } from '../../../scripts/packages.mjs';
+import { standStill } from '../../../test/servers/daemon.ts';
 import { utf8 } from '../../base/bytes.ts';
 import { openStore } from './opening.ts';
 
@@ -96,7 +97,7 @@ describe('a directory', () => {
   it('is free at once after its owner was killed, and still taken while it is stopped', async () => {
     const owner = start();
     expect(await verdict(owner)).toBe('owner');
-    owner.kill('SIGSTOP');
+    await standStill(owner.pid!);
     await expect(openStore(path)).rejects.toMatchObject({ code: 'store-in-use' });
     await kill(owner);
     const opened = await openStore(path);
