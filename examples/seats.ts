@@ -53,7 +53,7 @@ async function tell(
     const { rows } = await pool.query(`select seat, customer from ${hall} order by 1, 2`);
     for (const { seat, customer } of rows) context.log(`    seat ${seat}: ${customer}`);
     const seats = rows.map(({ seat }) => seat as number);
-    const forgotten = database.psql(`insert into ${hall} values (99, 'a friend')`);
+    const forgotten = await database.psql(`insert into ${hall} values (99, 'a friend')`);
     return {
       'seats sold twice': seats.length - new Set(seats).size,
       'late sales refused': refused ? 1 : 0,

@@ -41,7 +41,7 @@ export const experiment: Experiment = {
       for (let i = 1; i <= kills; i++) {
         if (i % 3 === 1) killed.pauseHolder(PAUSE_MS);
         await busy(killed);
-        if (i % 2 === 0) killBackend(server);
+        if (i % 2 === 0) await killBackend(server);
         else server = await killServer(server);
         context.log(`kill ${i}: ${killed.tally.acknowledged.length} acknowledged so far`);
       }
@@ -132,7 +132,7 @@ async function judge(
   let disturbed = 0;
   for (const { consumer, from } of observers) {
     for (let i = 0; i < 200 && consumer.revision < header.revision; i++) await pause(50);
-    const truth = history(server, from);
+    const truth = await history(server, from);
     const upTo = (line: string): boolean => Number(line.split(' ')[0]) <= header.revision;
     const told = consumer.told.filter(upTo);
     if (told.join('\n') !== truth.filter(upTo).join('\n')) disturbed++;
@@ -168,8 +168,8 @@ async function judge(
 }
 
 /** Every change from a revision on, as the database itself has it. */
-function history(server: Pick<Postgres, 'psql'>, from: number): readonly string[] {
-  const { stdout } = server.psql(
+async function history(server: Pick<Postgres, 'psql'>, from: number): Promise<readonly string[]> {
+  const { stdout } = await server.psql(
     "select revision || case when deleted then ' delete ' else ' put ' end || " +
       `convert_from(key, 'UTF8') from holdfast.log where revision >= ${from} ` +
       'order by revision, sub',
@@ -178,8 +178,8 @@ function history(server: Pick<Postgres, 'psql'>, from: number): readonly string[
 }
 
 /** Kills one backend hard; the server then ends all others and recovers. */
-function killBackend(server: Postgres): void {
-  const { stdout } = server.psql(
+async function killBackend(server: Postgres): Promise<void> {
+  const { stdout } = await server.psql(
     "select pid from pg_stat_activity where backend_type = 'client backend' " +
       'and pid <> pg_backend_pid() limit 1',
   );

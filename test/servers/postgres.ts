@@ -1,5 +1,5 @@
 /** A PostgreSQL of Debian on a temporary cluster, and PgBouncer in transaction mode before it. */
-import { spawnSync } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import { chownSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { locate } from '../../scripts/packages.mjs';
@@ -14,11 +14,18 @@ import {
   type User,
 } from './daemon.ts';
 
+/** How a command ended, and what it printed. */
+export interface Ran {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
 export interface Postgres extends Daemon {
   /** `postgres://postgres@127.0.0.1:PORT/postgres` */
   readonly url: string;
-  /** Runs plain psql, as a person would; answers its exit code and both outputs. */
-  psql(sql: string): { readonly code: number; readonly stdout: string; readonly stderr: string };
+  /** Runs plain psql, as a person would. */
+  psql(sql: string): Promise<Ran>;
   /** Starts the same cluster again after `kill()`, on the same port. */
   restart(): Promise<Postgres>;
 }
@@ -69,16 +76,24 @@ async function serve(
   return {
     ...daemon,
     url,
-    psql: (sql) => {
-      const args = ['-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1', '-d', url, '-c', sql];
-      const { status, stdout, stderr } = spawnSync(locate('psql')!, args, {
-        encoding: 'utf8',
-        timeout: COMMAND_MS_MAX,
-      });
-      return { code: status ?? -1, stdout: stdout.trim(), stderr: stderr.trim() };
-    },
+    psql: (sql) => psql(url, sql),
     restart: () => serve(directory, data, port, options, user),
   };
+}
+
+/** While the loop goes on: what psql waits for may be a lock of a transaction of this process. */
+function psql(url: string, sql: string): Promise<Ran> {
+  const args = ['-X', '-q', '-A', '-t', '-v', 'ON_ERROR_STOP=1', '-d', url, '-c', sql];
+  return new Promise((resolve) => {
+    const child = execFile(
+      locate('psql')!,
+      args,
+      { timeout: COMMAND_MS_MAX },
+      (_error, stdout, stderr) => {
+        resolve({ code: child.exitCode ?? -1, stdout: stdout.trim(), stderr: stderr.trim() });
+      },
+    );
+  });
 }
 
 export interface PgBouncer extends Daemon {

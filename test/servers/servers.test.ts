@@ -16,10 +16,10 @@ const alive = (pid: number): boolean => {
 describe.skipIf(!installed(...postgresCommands, 'pgbouncer'))('PostgreSQL (Debian)', () => {
   it('answers, keeps its data across kill and restart, and is gone after stop', async () => {
     const first = await startPostgres();
-    expect(first.psql('create table t as select 7 as n').code).toBe(0);
+    expect((await first.psql('create table t as select 7 as n')).code).toBe(0);
     await first.kill();
     const second = await first.restart();
-    expect(second.psql('select n from t').stdout).toBe('7');
+    expect((await second.psql('select n from t')).stdout).toBe('7');
     const pooler = await startPgBouncer(second);
     expect(pooler.output()).toContain('pgbouncer');
     await pooler.stop();

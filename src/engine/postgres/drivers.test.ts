@@ -92,9 +92,8 @@ describe.skipIf(!installed(...postgresCommands, 'pgbouncer'))('drivers on a real
     const { header } = await engine.txn({ success: [{ type: 'put', key: utf8('k') }] });
     expect(header.revision).toBe(2);
     await engine.close();
-    const left = (): string =>
-      server.psql(`select count(*) from pg_stat_activity where application_name = 'holdfast'`)
-        .stdout;
+    const count = `select count(*) from pg_stat_activity where application_name = 'holdfast'`;
+    const left = async (): Promise<string> => (await server.psql(count)).stdout;
     await expect.poll(left, { timeout: 5_000 }).toBe('0');
   });
 

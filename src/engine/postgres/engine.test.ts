@@ -198,7 +198,7 @@ describe.skipIf(!installed(...postgresCommands))('the PostgreSQL engine', () => 
     const engine = await open({ schema });
     const { id } = await engine.grantLease({ ttlMs: 60_000 });
     await engine.txn({ success: [{ type: 'put', key: utf8('k'), lease: id }] });
-    server.psql(`update ${schema}.leases set expires = clock_timestamp() - interval '1 ms'`);
+    await server.psql(`update ${schema}.leases set expires = clock_timestamp() - interval '1 ms'`);
     await expect(engine.keepAlive(id)).rejects.toMatchObject({ code: 'lease-not-found' });
     expect((await engine.range({ key: utf8('k') })).count).toBe(0);
   });
@@ -207,7 +207,7 @@ describe.skipIf(!installed(...postgresCommands))('the PostgreSQL engine', () => 
     const schema = freshSchema();
     const engine = await open({ schema });
     const { id } = await engine.grantLease({ ttlMs: 5_000 });
-    server.psql(
+    await server.psql(
       `update ${schema}.leases set expires = expires + interval '1 hour';` +
         `update ${schema}.meta set clock = clock + interval '1 hour'`,
     );
@@ -221,7 +221,7 @@ describe.skipIf(!installed(...postgresCommands))('the PostgreSQL engine', () => 
     const watch = engine.watch(prefixRange(utf8('')));
     await watch.created;
     for (let i = 0; i < 5; i++) await engine.txn({ success: [put(utf8('a'))] });
-    server.psql(
+    await server.psql(
       `update ${schema}.meta set revision = 3; delete from ${schema}.log where revision > 3`,
     );
     const write = (): Promise<unknown> => engine.txn({ success: [put(utf8('b'))] });
@@ -247,11 +247,11 @@ describe.skipIf(!installed(...postgresCommands))('the PostgreSQL engine', () => 
     const schema = freshSchema();
     const engine = await open({ schema });
     await engine.txn({ success: [put(utf8('a'))] });
-    server.psql(`update ${schema}.meta set cluster = cluster + 1, revision = 1000`);
+    await server.psql(`update ${schema}.meta set cluster = cluster + 1, revision = 1000`);
     await expect(engine.keepAlive(5n)).rejects.toMatchObject({ code: 'era-regressed' });
     await engine.liftEra(3);
     expect((await engine.status()).header.era).toBe(3);
-    server.psql(`update ${schema}.meta set cluster = cluster + 1, era = 0, revision = 5`);
+    await server.psql(`update ${schema}.meta set cluster = cluster + 1, era = 0, revision = 5`);
     // Lifted before anything else was asked: still above all that this client has seen.
     expect((await engine.liftEra(1)).era).toBe(4);
   });
@@ -261,7 +261,7 @@ describe.skipIf(!installed(...postgresCommands))('the PostgreSQL engine', () => 
     const all = await Promise.all(Array.from({ length: 8 }, () => open({ schema })));
     const ids = await Promise.all(all.map(async (engine) => (await engine.status()).clusterId));
     expect(new Set(ids).size).toBe(1);
-    server.psql(`update ${schema}.meta set format = 99`);
+    await server.psql(`update ${schema}.meta set format = 99`);
     await expect(open({ schema })).rejects.toMatchObject({ code: 'store-too-new' });
     await expect(open({ schema: 'No"Good' })).rejects.toMatchObject({ code: 'invalid-argument' });
   });
@@ -270,10 +270,11 @@ describe.skipIf(!installed(...postgresCommands))('the PostgreSQL engine', () => 
     const schema = freshSchema();
     const engine = await open({ schema, retainRevisions: 100 });
     for (let i = 0; i < 200; i++) await engine.txn({ success: [put(utf8(`k${i % 7}`), `${i}`)] });
-    const rows = (): number => Number(server.psql(`select count(*) from ${schema}.log`).stdout);
+    const rows = async (): Promise<number> =>
+      Number((await server.psql(`select count(*) from ${schema}.log`)).stdout);
     const endMs = systemClock.now() + 5_000;
-    while (rows() > 160 && systemClock.now() < endMs) await sleep(systemClock, 20);
-    expect(rows()).toBeLessThanOrEqual(160);
+    while ((await rows()) > 160 && systemClock.now() < endMs) await sleep(systemClock, 20);
+    expect(await rows()).toBeLessThanOrEqual(160);
     expect((await engine.range(prefixRange(utf8('k')))).count).toBe(7);
   });
 
@@ -296,7 +297,7 @@ describe.skipIf(!installed(...postgresCommands))('the PostgreSQL engine', () => 
     let killing: Promise<void> | undefined;
     const kill = async (): Promise<void> => {
       for (let i = 0; i < 10; i++) {
-        server.psql(
+        await server.psql(
           `select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()` +
             ` and backend_type = 'client backend'`,
         );
@@ -337,7 +338,7 @@ describe.skipIf(!installed(...postgresCommands))('the PostgreSQL engine', () => 
   });
 
   test('a commit waits for the disk although the database says it need not', async () => {
-    server.psql('alter system set synchronous_commit = off; select pg_reload_conf()');
+    await server.psql('alter system set synchronous_commit = off; select pg_reload_conf()');
     const schema = freshSchema();
     try {
       const engine = await open({ schema });
@@ -356,7 +357,7 @@ describe.skipIf(!installed(...postgresCommands))('the PostgreSQL engine', () => 
       expect(rows).toEqual([{ setting: 'on' }]);
       await seen.end();
     } finally {
-      server.psql('alter system reset synchronous_commit; select pg_reload_conf()');
+      await server.psql('alter system reset synchronous_commit; select pg_reload_conf()');
     }
   });
 });

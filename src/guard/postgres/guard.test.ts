@@ -143,21 +143,21 @@ describe.skipIf(lacking)('the PostgreSQL guard on a real server (Debian postgres
       'delete from seat',
       'truncate seat',
     ]) {
-      const { code, stderr } = server.psql(statement);
+      const { code, stderr } = await server.psql(statement);
       expect(code).not.toBe(0);
       expect(stderr).toContain("table seat is protected: no token has passed for 'seats'");
       expect(stderr).toContain(`select holdfast_guard.admit('seats', TOKEN)`);
     }
-    const passing = server.psql(
+    const passing = await server.psql(
       `begin; select holdfast_guard.admit('seats', 34); insert into seat values ('1', 'p'); commit`,
     );
     expect(passing).toMatchObject({ code: 0 });
-    expect(server.psql(`update seat set owner = 'ghost'`).code).not.toBe(0);
-    const stale = server.psql(
+    expect((await server.psql(`update seat set owner = 'ghost'`)).code).not.toBe(0);
+    const stale = await server.psql(
       `begin; select holdfast_guard.admit('seats', 33); update seat set owner = 'x'; commit`,
     );
     expect(stale.stderr).toContain('stale: token 33 < mark 34');
-    expect(server.psql('select owner from seat').stdout).toBe('p');
+    expect((await server.psql('select owner from seat')).stdout).toBe('p');
   });
 
   it('protects row by row: each row has its own mark, and moving one needs both', async () => {
@@ -175,7 +175,7 @@ describe.skipIf(lacking)('the PostgreSQL guard on a real server (Debian postgres
       await guard.admit(tx, 3n, 'seat/2');
       await tx.query(`update seat set id = '2'`);
     });
-    expect(server.psql('select id from seat').stdout).toBe('2');
+    expect((await server.psql('select id from seat')).stdout).toBe('2');
   });
 
   it('cannot be talked into a pass by a role that may only write the table', async () => {
@@ -184,14 +184,14 @@ describe.skipIf(lacking)('the PostgreSQL guard on a real server (Debian postgres
       `do $$ begin create role app; exception when duplicate_object then null; end $$`,
     );
     await pool.query('grant all on seat to app');
-    const { stderr } = server.psql(`set role app; update holdfast_guard.mark set mark = 0`);
+    const { stderr } = await server.psql(`set role app; update holdfast_guard.mark set mark = 0`);
     expect(stderr).toContain('permission denied');
-    const forged = server.psql(
+    const forged = await server.psql(
       `set role app; begin; select set_config('holdfast.passed', 'seats', true);
        insert into seat values ('1', 'ghost'); commit`,
     );
     expect(forged.stderr).toContain('is protected');
-    const allowed = server.psql(
+    const allowed = await server.psql(
       `set role app; begin; select holdfast_guard.admit('seats', 5); insert into seat values ('1', 'a'); commit`,
     );
     expect(allowed.code).toBe(0);
