@@ -16,8 +16,8 @@ import {
   type SourceTree,
 } from './source-tree.ts';
 
-/** What every room that is not pure may use: the words, and the machine's clock and chance. */
-const GROUND = ['base', 'base/system.ts', 'model'] as const;
+/** What every room that is not pure may use: the words, and the machine's clock, chance and keys. */
+const GROUND = ['base', 'base/system.ts', 'base/ed25519.ts', 'model'] as const;
 const ENGINE = [...GROUND, 'mvcc', 'engine/contract.ts', 'engine'] as const;
 
 /**
@@ -28,6 +28,7 @@ const ENGINE = [...GROUND, 'mvcc', 'engine/contract.ts', 'engine'] as const;
 const ROOMS: Readonly<Record<string, readonly string[]>> = {
   base: [],
   'base/system.ts': ['base'],
+  'base/ed25519.ts': [],
   model: ['base'],
   mvcc: ['base', 'model'],
   wire: ['base', 'model'],
@@ -129,6 +130,10 @@ const BANS: readonly Ban[] = [
   { pattern: /\bPromise\.withResolvers\b/, instead: 'deferred of base/deferred.ts' },
   { pattern: /\bArray\.fromAsync\b/, instead: 'for await: missing on Node 20' },
   { pattern: /\bPromise\.try\b|\bObject\.groupBy\b|\bMap\.groupBy\b/, instead: 'a loop' },
+  {
+    pattern: /\.export\(\{ format: 'jwk' \}\)/,
+    instead: 'base/ed25519.ts: the process may hang on Node 20',
+  },
   { pattern: /\b(test|it|describe|bench)\.only\b/, instead: 'a filter on the command line' },
 ];
 
@@ -407,6 +412,7 @@ describe('control: planted faults are named', () => {
     ['src/base/a.test.ts', 'const { promise } = Promise.withResolvers();'],
     ['test/a.ts', 'using stack = new DisposableStack();'],
     ['prove/a.ts', 'await Array.fromAsync(x);'],
+    ['test/a.test.ts', "key.export({ format: 'jwk' });"],
     ['test/a.test.ts', "test.only('x', () => {});"],
     ['src/base/a.ts', '// TODO: later'],
   ])('%s: %s', (path, text) => {

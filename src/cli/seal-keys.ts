@@ -1,6 +1,7 @@
 /** `holdfast seal-keys`: the keys of sealed tokens, for guards without a connection and for operators. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
+import { publicEd25519 } from '../base/ed25519.ts';
 import { openEngine } from '../client.ts';
 import { type FetchedSealKeys, fetchSealKeys } from '../guard/fetched-seal-keys.ts';
 import { type SealKeySet, sealKeySet } from '../guard/seal.ts';
@@ -71,7 +72,7 @@ async function show(
 }
 
 function publicKeys({ verifiers }: SealKeySet): PublicSealKey[] {
-  return [...verifiers].map(([id, key]) => ({ id, public: key.export({ format: 'jwk' }).x! }));
+  return [...verifiers].map(([id, key]) => ({ id, public: publicEd25519(key) }));
 }
 
 /** What `--seal-keys` of a guard names: an address, or a file that was saved. */

@@ -2,14 +2,8 @@
  * Ed25519 for sealed tokens (`model/seal.ts` has their form). Verifying needs only public keys and
  * no connection. Keys rotate: the set may verify under several ids and seals under the newest.
  */
-import {
-  createPrivateKey,
-  createPublicKey,
-  generateKeyPairSync,
-  type KeyObject,
-  sign,
-  verify,
-} from 'node:crypto';
+import { createPrivateKey, createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
+import { generateEd25519 } from '../base/ed25519.ts';
 import { HoldfastError } from '../model/errors.ts';
 import {
   isKeyId,
@@ -33,8 +27,7 @@ export interface SealKeySet {
 }
 
 export function generateSealKey(id: string): Required<SealKey> {
-  const { x, d } = generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' });
-  return { id, public: x!, secret: d! };
+  return { id, ...generateEd25519() };
 }
 
 /** Signs with the first key that has a secret; verifies with all. Put the newest key first. */

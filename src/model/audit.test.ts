@@ -1,7 +1,8 @@
-import { createHash, createPublicKey, generateKeyPairSync, sign, verify } from 'node:crypto';
+import { createHash, createPrivateKey, createPublicKey, sign, verify } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { text, utf8 } from '../base/bytes.ts';
+import { generateEd25519 } from '../base/ed25519.ts';
 import {
   type AuditAct,
   type AuditEntry,
@@ -24,8 +25,11 @@ import {
 } from './audit-export.ts';
 
 const sha256 = (bytes: Uint8Array): Uint8Array => createHash('sha256').update(bytes).digest();
-const pair = generateKeyPairSync('ed25519');
-const key = pair.publicKey.export({ format: 'jwk' }).x!;
+const { public: key, secret } = generateEd25519();
+const signer = createPrivateKey({
+  key: { kty: 'OKP', crv: 'Ed25519', x: key, d: secret },
+  format: 'jwk',
+});
 const OPTIONS: CheckOptions = {
   sha256,
   verify(x, signed, signature) {
@@ -56,7 +60,7 @@ function chain(parts: readonly Part[], from: Anchor = { seq: 0, hash: NO_HASH })
 function signed(entries: readonly AuditEntry[]): SignedHead {
   const { seq = 0, hash = NO_HASH } = entries.at(-1) ?? {};
   const head = { seq, hash, era: 1, revision: 99, wallMs: 1_700_000_000_000, key };
-  const signature = sign(null, headSigned(head), pair.privateKey).toString('hex');
+  const signature = sign(null, headSigned(head), signer).toString('hex');
   return { ...head, signature };
 }
 
@@ -235,8 +239,8 @@ describe('a log that was changed is not whole', () => {
     const file = exported(chain([{}]));
     const keys = [{ id: key.slice(0, 16), public: key }];
     expect(checkExport(file, { ...OPTIONS, keys }).fault).toBeUndefined();
-    const { x } = generateKeyPairSync('ed25519').publicKey.export({ format: 'jwk' });
-    const others = [{ id: x!.slice(0, 16), public: x! }];
+    const { public: x } = generateEd25519();
+    const others = [{ id: x.slice(0, 16), public: x }];
     expect(checkExport(file, { ...OPTIONS, keys: others }).fault?.why).toContain('not among');
   });
 });

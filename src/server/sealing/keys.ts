@@ -5,9 +5,10 @@
  * Each use reads the record anew. A server that went by what it remembers could sign with a key that
  * another one has retired, or thrown away because it was stolen.
  */
-import { createPrivateKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
+import { createPrivateKey, type KeyObject, sign } from 'node:crypto';
 import { type Bytes, equalBytes } from '../../base/bytes.ts';
 import type { Clock } from '../../base/clock.ts';
+import { generateEd25519 } from '../../base/ed25519.ts';
 import type { Engine } from '../../engine/contract.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import type { PublicSealKey } from '../../model/seal-keys.ts';
@@ -148,8 +149,8 @@ export class SealKeys {
 
 /** Named by its own public half: no two keys share an id, whoever made them. */
 function makeKey(): KeyPair {
-  const { x, d } = generateKeyPairSync('ed25519').privateKey.export({ format: 'jwk' });
-  return { id: x!.slice(0, 16), public: x!, secret: d! };
+  const pair = generateEd25519();
+  return { id: pair.public.slice(0, 16), ...pair };
 }
 
 function privateKey({ public: x }: KeyPair, d: string): KeyObject {
