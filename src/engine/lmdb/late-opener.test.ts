@@ -101,7 +101,7 @@ describe.skipIf(locate('strace') === undefined)('a process that opens the data f
       locate('strace')!,
       [
         ...['-f', '-qqq', '-o', trace, '-P', join(path, DATA_FILE)],
-        ...['-e', 'trace=mmap,pread64', '-e', 'inject=mmap:delay_enter=2000000'],
+        ...['-e', 'trace=mmap,pread64', '-e', 'inject=mmap:delay_enter=3000000'],
         ...[process.execPath, '--conditions=holdfast/source', '--import', 'tsx'],
         ...['--input-type=module', '--eval', OPENER, NATIVE, path],
       ],
@@ -110,7 +110,8 @@ describe.skipIf(locate('strace') === undefined)('a process that opens the data f
     const ended = new Promise((resolve) => child.once('exit', resolve));
     // Both roots have been read, and the file is about to be mapped.
     const hasRead = (): boolean =>
-      existsSync(trace) && (readFileSync(trace, 'utf8').match(/pread64/g)?.length ?? 0) >= 2;
+      existsSync(trace) &&
+      (readFileSync(trace, 'utf8').match(/pread64.* = \d+$/gm)?.length ?? 0) >= 2;
     while (!hasRead() && child.exitCode === null) await pause(5);
     await put(opened, 'meanwhile');
     expect(note()).toBe(before + 1);
