@@ -10,15 +10,24 @@ const STEP_MS = 2_000;
 const ANSWER_MS_MAX = 10_000;
 const COMMAND_LENGTH_MAX = 160;
 
-/** Lines for people. */
+/** Prints it. */
 export async function whereTheyStand(runner) {
-  const lines = [...descendants(runner)].map(({ pid, depth }) => '  '.repeat(depth) + told(pid));
-  for (const { pid, depth } of descendants(runner)) {
+  const processes = [...descendants(runner)];
+  for (const { pid, depth } of processes) console.log('  '.repeat(depth) + told(pid));
+  for (const { pid, depth } of processes) {
     if (depth > 1) continue;
-    lines.push(`process ${pid} stands in`, ...(await stackOf(pid)));
-    process.kill(pid, 'SIGKILL');
+    console.log(`process ${pid} stands in`);
+    for (const line of await stackOf(pid)) console.log(line);
+    end(pid);
   }
-  return lines;
+}
+
+function end(pid) {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended by itself meanwhile.
+  }
 }
 
 function* descendants(pid, depth = 1) {
@@ -57,6 +66,7 @@ async function stackOf(pid) {
     said += data;
   });
   debug.stdin.on('error', () => {});
+  debug.on('error', () => {});
   const ended = new Promise((resolve) => debug.once('close', resolve));
   for (const line of ['pause', 'bt', '.exit']) {
     await pause(STEP_MS);

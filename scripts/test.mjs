@@ -75,20 +75,19 @@ function vitest(folder, words) {
   process.once('SIGINT', stop).once('SIGTERM', stop);
   return new Promise((resolve) => {
     const began = Date.now();
-    let late = false;
-    const timer = setInterval(async () => {
+    let late;
+    const timer = setInterval(() => {
       const changed = existsSync(underWay) ? statSync(underWay).mtimeMs : began;
       const stands = Date.now() - changed > STANDSTILL_MS_MAX;
       if (!stands && Date.now() - began < TESTS_MS_MAX) return;
       clearInterval(timer);
-      late = true;
       console.log(stands ? 'the tests do not go on' : 'the tests take too long');
       if (existsSync(underWay)) console.log(readFileSync(underWay, 'utf8'));
-      for (const line of await whereTheyStand(child.pid)) console.log(line);
-      end();
+      late = whereTheyStand(child.pid).finally(end);
     }, LOOK_MS);
-    child.on('exit', (code) => {
+    child.on('exit', async (code) => {
       clearInterval(timer);
+      await late;
       resolve(late ? undefined : (code ?? 1));
     });
   });

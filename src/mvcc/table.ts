@@ -46,7 +46,8 @@ export interface Store {
    * Runs `work` on the table as one atomic step; several calls may share one step, in order.
    * Resolves when it is durable, and only then may `committed` show it. Works run in the order they
    * came in, each on what those before it left behind, durable or not. When a commit fails the
-   * store is finished: this and every later call rejects (`storage-failed`), and the state on disk
+   * store is finished: this and every later call rejects (`storage-failed`, or `unavailable` when it
+   * only has to be opened again), and the state on disk
    * is that of the last successful commit. An exception of `work` itself counts as such a failure;
    * the rules check first and change afterwards, so it means a fault in the software.
    */

@@ -105,12 +105,15 @@ export class SharedEngine implements Engine {
     let used: Membership | undefined;
     return new ResumingWatch(request, {
       open: async (from) => {
+        used = undefined;
         used = await this.#member(signal);
         return used.engine.watch(from, { signal });
       },
       gone: (error) => {
         if (this.#closing || signal?.aborted || !isGone(error)) return false;
-        if (used) this.#replace(used);
+        // Who found nobody has looked for as long as a directory may change hands.
+        if (!used) return error.code === 'unavailable';
+        this.#replace(used);
         return true;
       },
     });
@@ -257,14 +260,10 @@ export class SharedEngine implements Engine {
     if (this.#closing) throw new HoldfastError('closed', 'the engine has been closed');
     if (signal?.aborted) throw abortError(signal, 'rejected');
     this.#current ??= this.#joined(this.#join());
-    const current = this.#current;
     try {
-      return await abortable(current, signal);
+      return await abortable(this.#current, signal);
     } catch (error) {
-      if (signal?.aborted) throw abortError(signal, 'rejected');
-      // Several may have waited for it: one looks again for all.
-      if (this.#current === current) this.#current = undefined;
-      throw error;
+      throw signal?.aborted ? abortError(signal, 'rejected') : error;
     }
   }
 
@@ -289,7 +288,9 @@ export class SharedEngine implements Engine {
         if (this.#onCommit) member.engine.figures?.onCommit(this.#onCommit);
         return member.lost.then((loss) => this.#replace(member, loss));
       },
-      () => {},
+      () => {
+        if (this.#current === joining) this.#current = undefined;
+      },
     );
     return joining;
   }

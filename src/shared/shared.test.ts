@@ -1,6 +1,18 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -98,6 +110,26 @@ describe('two engines on one directory', () => {
     expect(seen).toEqual(Array.from({ length: 20 }, (_, at) => `k${String(at).padStart(2, '0')}`));
   });
 
+  test('an owner whose root LMDB passed over opens the store again, and has everything', async () => {
+    const [first, second] = [await member(), await member()];
+    await put(second, 'a');
+    const before = lastOwner(directory)?.socket;
+    // As somebody leaves it who opens the data file at the wrong moment: engine/lmdb/tree.ts.
+    const lockFile = openSync(join(directory, 'lock.mdb'), 'r+');
+    try {
+      const note = Buffer.alloc(8);
+      readSync(lockFile, note, 0, 8, 8);
+      note.writeBigUInt64LE(note.readBigUInt64LE() - 1n);
+      writeSync(lockFile, note, 0, 8, 8);
+      expect(await keys(first)).toEqual(['a']);
+      expect(lastOwner(directory)?.socket).not.toBe(before);
+      await put(second, 'b');
+      expect(await keys(first)).toEqual(['a', 'b']);
+    } finally {
+      closeSync(lockFile);
+    }
+  });
+
   test('of several guests exactly one becomes the owner', async () => {
     const engines = [await member(), await member(), await member(), await member()];
     await engines[0]!.close();
@@ -165,6 +197,24 @@ describe('an owner in another process', () => {
     expect(await guest.role()).toBe('owner');
     await guest.close();
     await (await open(`lmdb:${directory}`, { exclusive: true })).close();
+  });
+
+  test('whose takeover failed while nobody asked: who asks then is not told of it', async () => {
+    const child = await ownerElsewhere();
+    const guest = await member();
+    const before = lastOwner(directory)?.socket;
+    // In the way of the next owner's journal: the claim stands, and then it goes no further.
+    const obstacle = join(directory, 'journal-2-1');
+    mkdirSync(obstacle);
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    const isTried = (): boolean => {
+      const claimed = lastOwner(directory)?.socket;
+      return claimed !== before && !existsSync(join(directory, claimed!));
+    };
+    await expect.poll(isTried, { timeout: 10_000 }).toBe(true);
+    rmSync(obstacle, { recursive: true });
+    expect(await keys(guest)).toEqual(['mine']);
   });
 
   test('that is killed while a lock is held here leaves the lock held, under the same token', async () => {

@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import { chownSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createConnection, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -16,6 +16,7 @@ import { locate } from '../../scripts/packages.mjs';
 export const COMMAND_MS_MAX = 60_000;
 const READY_MS_MAX = 30_000;
 const STOP_MS_MAX = 5_000;
+const SIGNAL_MS_MAX = 200;
 const OUTPUT_KEPT = 20_000;
 
 export interface Daemon extends AsyncDisposable {
@@ -164,7 +165,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 /** A signal takes its time: until then the process goes on, and answers. */
 export async function standStill(pid: number): Promise<void> {
   process.kill(pid, 'SIGSTOP');
-  while (!stands(pid)) await pause(1);
+  if (!existsSync('/proc/self/stat')) await pause(SIGNAL_MS_MAX);
+  else while (!stands(pid)) await pause(1);
 }
 
 /** Whether the process is stopped. The name of its command, in brackets, may hold anything. */

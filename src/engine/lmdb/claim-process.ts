@@ -1,22 +1,20 @@
 /** The process behind `claim.ts`: one compare-and-set of the owner epoch, and the answer. */
 import { HoldfastError } from '../../model/errors.ts';
 import type { ClaimAnswer, ClaimTask } from './claim.ts';
+import { RootSetBack } from './failures.ts';
 import { decodeHead, HEAD_KEY } from './format.ts';
 import { type Native, openNative } from './native.ts';
 import { readRecord } from './reader.ts';
 import { Tree } from './tree.ts';
 
-function claim(native: Native, task: ClaimTask): ClaimAnswer {
+function claim(native: Native, { owner, ...seen }: ClaimTask): ClaimAnswer {
   const bytes = readRecord(native, HEAD_KEY);
-  const head = bytes && decodeHead(bytes);
-  if (!head) return 'taken';
-  const { sequence, ownerEpoch } = task;
-  const seen = { ...head, sequence, ownerEpoch };
+  if (!bytes) return 'taken';
   try {
-    Tree.claim(native, seen, seen, task.owner);
+    Tree.claim(native, seen, decodeHead(bytes), owner);
     return 'claimed';
   } catch (error) {
-    if (HoldfastError.is(error, 'store-in-use')) return 'taken';
+    if (HoldfastError.is(error, 'store-in-use') || error instanceof RootSetBack) return 'taken';
     throw error;
   }
 }

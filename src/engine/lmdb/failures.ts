@@ -10,6 +10,11 @@ export function fencedOut(): HoldfastError {
   );
 }
 
+/** Who it is, a second look tells. */
+export function claimedElsewhere(): HoldfastError {
+  return new HoldfastError('store-in-use', 'another process claimed the store just now');
+}
+
 /** See `tree.ts`. The data file has everything; only this view of it goes no further. */
 export class RootSetBack extends HoldfastError {
   constructor() {
@@ -55,6 +60,19 @@ export function isNoSpace(error: unknown): boolean {
     if (one instanceof Error && /no space/i.test(one.message)) return true;
   }
   return false;
+}
+
+/** LMDB's locks are gone: the last other process that had the file open closed it at that moment. */
+const EINVAL = 22;
+
+/** What comes from below while a store is opened. A fault in the software is not for a caller. */
+export function openingFailed(path: string, error: unknown): unknown {
+  const { code, message } = error as { code?: unknown; message: string };
+  if (HoldfastError.is(error) || code === undefined) return error;
+  const text = `the store at ${path} could not be opened (${message})`;
+  if (code === EINVAL) return new HoldfastError('unavailable', text, { cause: error });
+  const advice = isNoSpace(error) ? 'make room and' : 'see to the cause, and';
+  return new HoldfastError('storage-failed', `${text}: ${advice} open it again`, { cause: error });
 }
 
 /** The disk or LMDB refused a commit: whether it is there afterwards is not known. */

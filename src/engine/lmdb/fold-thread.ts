@@ -1,7 +1,7 @@
 /** The thread behind `folder.ts`: waits for marks, and folds the journal up to each. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { HoldfastError } from '../../model/errors.ts';
-import { isNoSpace } from './failures.ts';
+import { fencedOut, isNoSpace } from './failures.ts';
 import { fold } from './fold.ts';
 import { BUSY, type FolderAnswer, type FolderTask, WRITING } from './folder.ts';
 import type { JournalMark } from './format.ts';
@@ -24,7 +24,7 @@ function answerTo(next: JournalMark): FolderAnswer {
     fold(tree, path, next, { onWriting, memory });
     return { sequence: tree.head.sequence };
   } catch (error) {
-    const cause = replaced() ?? error;
+    const cause = isReplaced() ? fencedOut() : error;
     const { code, message, outcome } = HoldfastError.from(cause);
     return { failed: { code, message, outcome, noSpace: isNoSpace(cause) } };
   } finally {
@@ -35,12 +35,12 @@ function answerTo(next: JournalMark): FolderAnswer {
 }
 
 /** Whoever took the store over removes segments under a late reader: that is no damage. */
-function replaced(): unknown {
+function isReplaced(): boolean {
   try {
     Tree.join(native, ownerEpoch);
-    return undefined;
+    return false;
   } catch (error) {
-    return error;
+    return HoldfastError.is(error) && error.message === fencedOut().message;
   }
 }
 

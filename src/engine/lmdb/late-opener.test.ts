@@ -19,7 +19,8 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { locate } from '../../../scripts/packages.mjs';
-import { utf8 } from '../../base/bytes.ts';
+import { text, utf8 } from '../../base/bytes.ts';
+import { claimElsewhere } from './claim.ts';
 import { DATA_FILE, LOCK_FILE } from './directory.ts';
 import { Journal } from './journal.ts';
 import { type OpenedStore, openStore } from './opening.ts';
@@ -78,9 +79,9 @@ function note(): number {
   return Number(bytes.readBigUInt64LE());
 }
 
-function setBack(): void {
+function setBack(by = 1): void {
   const bytes = Buffer.alloc(8);
-  bytes.writeBigUInt64LE(BigInt(note() - 1));
+  bytes.writeBigUInt64LE(BigInt(note() - by));
   writeSync(lockFile(), bytes, 0, 8, NOTE_AT);
 }
 
@@ -94,6 +95,8 @@ function unguarded({ native, tree }: OpenedStore): void {
 describe.skipIf(locate('strace') === undefined)('a process that opens the data file', () => {
   it('sets LMDB back by a commit that is made meanwhile', async () => {
     const opened = await open();
+    // The thread that folds is there.
+    await opened.store.settle();
     const before = note();
     expect(before).toBe(opened.store.head.sequence);
     const trace = join(directory, 'trace');
@@ -127,6 +130,46 @@ describe('a root that is older than the newest', () => {
     await put(opened, 'b');
     setBack();
     expect(() => has(opened, 'b')).toThrow(expect.objectContaining({ code: 'unavailable' }));
+  });
+
+  it('is no ground for a work: nothing comes of what it would have found', async () => {
+    const opened = await open();
+    const take = (who: string): Promise<void> =>
+      opened.store.commit((table) => {
+        if (!table.get(utf8('lock'))) table.put(utf8('lock'), utf8(who));
+      });
+    await put(opened, 'a');
+    await take('holder');
+    await opened.store.settle();
+    setBack();
+    await expect(take('thief')).rejects.toMatchObject({ outcome: 'rejected' });
+    await opened.close();
+    const next = await open();
+    expect(text(next.store.committed.get(utf8('lock'))!)).toBe('holder');
+  });
+
+  it('does not hide a claim from the owner before it', async () => {
+    const opened = await open();
+    const { sequence, ownerEpoch } = opened.store.head;
+    const rival = { pid: 1, host: 'here', socket: 'shared-00.sock' };
+    await claimElsewhere(path, { sequence, ownerEpoch }, rival);
+    setBack();
+    expect(() => opened.store.ensureOwned()).toThrow('fenced out');
+    await expect(put(opened, 'late')).rejects.toMatchObject({ code: 'storage-failed' });
+  });
+
+  it('of two commits before is none: the note names the root of its parity, which is the newest', async () => {
+    const opened = await open();
+    await put(opened, 'a');
+    await put(opened, 'b');
+    setBack(2);
+    expect([has(opened, 'a'), has(opened, 'b')]).toEqual([true, true]);
+    await put(opened, 'c');
+    expect(opened.store.failure).toMatchObject({ code: 'unavailable' });
+    expect(() => opened.store.look()).toThrow('stopped');
+    await opened.close();
+    const next = await open();
+    expect(['a', 'b', 'c'].map((key) => has(next, key))).toEqual([true, true, true]);
   });
 
   it('is not written on: the store stops, and opened again it has everything', async () => {

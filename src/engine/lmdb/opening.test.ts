@@ -64,6 +64,15 @@ describe('opening', () => {
     await expect(openStore(path)).rejects.toMatchObject({ code: 'not-a-store' });
   });
 
+  it('says what was in its way', async () => {
+    mkdirSync(join(path, 'journal-1-1'), { recursive: true, mode: 0o700 });
+    await expect(openStore(path)).rejects.toMatchObject({
+      code: 'storage-failed',
+      outcome: 'rejected',
+      message: expect.stringMatching(/could not be opened.*journal-1-1/),
+    });
+  });
+
   it('says that an LMDB of another program is no store', async () => {
     const foreign = openNative(path);
     foreign.transactionSync(() => foreign.putSync(utf8('a'), utf8('b')));
@@ -75,8 +84,8 @@ describe('opening', () => {
     mkdirSync(path, { mode: 0o700 });
     await openNative(path).close();
     const opened = await openStore(path);
-    // The claim, and the beginning of the journal.
-    expect(opened.store.head.sequence).toBe(2);
+    // The claim, in two commits, and the beginning of the journal.
+    expect(opened.store.head.sequence).toBe(3);
     await opened.close();
     rmSync(path, { recursive: true });
     mkdirSync(path, { mode: 0o700 });
@@ -196,13 +205,16 @@ describe('a journal', () => {
     const { store, native, close } = await openStore(path);
     await store.commit((table) => table.put(utf8('before'), utf8('1')));
     const owner = { pid: 1, host: 'elsewhere', socket: 'owner-00.sock' };
-    const next = Tree.claim(native, store.head, store.head, owner);
+    let next = store.head;
     // On the disk, and refused: the claim came before the look at it.
     await expect(
-      store.commit((table) => table.put(utf8('after'), utf8('1'))),
+      store.commit((table) => {
+        next = Tree.claim(native, store.head, store.head, owner).head;
+        table.put(utf8('after'), utf8('1'));
+      }),
     ).rejects.toMatchObject({ code: 'storage-failed' });
     await expect(store.commit(() => 1)).rejects.toMatchObject({ code: 'storage-failed' });
-    expect(recover(path, next.head).batches).toHaveLength(2);
+    expect(recover(path, next).batches).toHaveLength(2);
     // Who knows that there is more than the disk gives back does not go on without it.
     const more = { epoch: 1, segment: 2, sequence: 4, previous: 0 };
     expect(() => recover(path, store.head, more)).toThrow('ends at batch 3');

@@ -10,8 +10,8 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { waitUntil } from '../../base/clock.ts';
-import { systemClock } from '../../base/system.ts';
-import { HoldfastError } from '../../model/errors.ts';
+import { systemClock, systemRandom } from '../../base/system.ts';
+import { type ErrorCode, HoldfastError } from '../../model/errors.ts';
 import { claimElsewhere } from './claim.ts';
 import {
   DATA_FILE,
@@ -21,7 +21,7 @@ import {
   syncDirectory,
   writeEra,
 } from './directory.ts';
-import { RootSetBack, storageFailed } from './failures.ts';
+import { claimedElsewhere, openingFailed, RootSetBack } from './failures.ts';
 import {
   EMPTY_CHAIN,
   FORMAT_VERSION,
@@ -119,8 +119,8 @@ export async function openStore(path: string, options: StoreOptions = {}): Promi
     try {
       return await attemptToOpen(path, options);
     } catch (error) {
-      const failure = storageFailed(error);
-      if (attempt === ATTEMPTS || !(await inMotion(path, before, failure))) throw failure;
+      const again = attempt < ATTEMPTS && (await inMotion(path, before, error));
+      if (!again) throw openingFailed(path, error);
     }
   }
 }
@@ -129,12 +129,19 @@ export async function openStore(path: string, options: StoreOptions = {}): Promi
  * Whether another process may explain the failure: it claimed or wrote while we looked. Then a
  * second look tells who it is, instead of an alarm about a file in motion.
  */
-async function inMotion(path: string, before: string, error: HoldfastError): Promise<boolean> {
-  if (error.code === 'store-in-use') return error.details.owner === undefined;
-  if (error instanceof RootSetBack) return true;
-  if (error.code !== 'corrupt' && error.code !== 'store-truncated') return false;
-  await waitUntil(systemClock, systemClock.now() + MOTION_MS);
-  return look(path) !== before;
+async function inMotion(path: string, before: string, error: unknown): Promise<boolean> {
+  if (!HoldfastError.is(error)) return false;
+  const { code, details } = error;
+  const met = code === 'store-in-use' && details.owner === undefined;
+  if (!met && !(error instanceof RootSetBack) && !isDamage(code)) return false;
+  // Not in step with others that met us.
+  const pauseMs = MOTION_MS * (1 + systemRandom.next());
+  await waitUntil(systemClock, systemClock.now() + pauseMs);
+  return !isDamage(code) || look(path) !== before;
+}
+
+function isDamage(code: ErrorCode): boolean {
+  return code === 'corrupt' || code === 'store-truncated';
 }
 
 /** A short description of the file's state, equal when nothing happens to it. */
@@ -163,24 +170,25 @@ async function claimFree(
   options: StoreOptions,
 ): Promise<OpenedStore> {
   return asOwner(path, options, async (owner, native) => {
-    if (seen?.unfinished) await ensureAlone(path, owner.record.socket);
-    const scrubbed = seen ? scrubFile(path, seen, limitOf(options)) : true;
+    const file = seen?.unfinished ? await lookAlone(path, owner.record.socket) : seen;
+    const scrubbed = file ? scrubFile(path, file, limitOf(options)) : true;
     // Whoever opens the file disturbs the one who has just claimed it: see `tree.ts`.
     ensureUnclaimed(path, seen?.owner?.socket);
-    return { tree: Tree.claim(native(), seen?.head, freshHead(), owner.record), scrubbed };
+    return { tree: Tree.claim(native(), file?.head, freshHead(), owner.record), scrubbed };
   });
 }
 
 /** Before a root is written without LMDB, whose lock keeps others from it. */
-async function ensureAlone(path: string, own: string): Promise<void> {
+async function lookAlone(path: string, own: string): Promise<Inspection> {
   const living = await livingSockets(path);
-  if (living.every((name) => name === own) && lookInto(path)?.unfinished) return;
+  const seen = lookInto(path);
+  if (living.every((name) => name === own) && seen?.unfinished) return seen;
   throw new HoldfastError('store-in-use', 'another process is about to claim the store');
 }
 
 function ensureUnclaimed(path: string, former: string | undefined): void {
   const now = presentOwner(path);
-  if (now && now.record.socket !== former) throw inUse(path, now.record);
+  if (now && now.record.socket !== former) throw claimedElsewhere();
 }
 
 /** Another process has the file open, and may go on with it until the claim stands. */
@@ -194,6 +202,8 @@ async function claimStanding(
     await awaitTurn(path, options.standing!, owner.record.socket);
     await claimElsewhere(path, { sequence, ownerEpoch }, owner.record);
     const now = lookInto(path);
+    // The claim stands in whole roots: this one was about to be written.
+    if (now?.unfinished) throw claimedElsewhere();
     const scrubbed = now ? scrubFile(path, now, limitOf(options)) : true;
     return { tree: Tree.join(native(), ownerEpoch + 1), scrubbed };
   });

@@ -181,6 +181,8 @@ export class LmdbStore implements Store {
    */
   look(): void {
     if (this.#looked) return;
+    // Another one may go on where this one cannot; not with damage.
+    if (this.#finished?.code === 'unavailable') throw refusal(this.#finished);
     this.#lookNow();
     this.#looked = true;
     queueMicrotask(() => {
@@ -223,18 +225,14 @@ export class LmdbStore implements Store {
     return this.#layer.openBytes >= BATCH_BYTES || this.#pace.isOver;
   }
 
-  /** Folds everything into the tree now. */
+  /** Folds everything into the tree now; first what was committed before, and what came of it. */
   async settle(): Promise<void> {
-    await this.#flush();
-    this.#settling = true;
-    await this.#flush();
-  }
-
-  /** What was committed before, and the folds that came of it. */
-  async #flush(): Promise<void> {
-    await this.commit(() => {});
-    await this.#rotated;
-    await this.#fold;
+    for (const settling of [false, true]) {
+      this.#settling = settling;
+      await this.commit(() => {});
+      await this.#rotated;
+      await this.#fold;
+    }
   }
 
   snapshot(): TableReader & { release(): void } {
@@ -356,6 +354,8 @@ export class LmdbStore implements Store {
     let next = 0;
     this.#evaluating = true;
     try {
+      // What works find must be the newest: what they write on it is on the disk before the next look.
+      this.#tree.ensureOwned();
       while (next < queue.length && (next === 0 || !this.isPressed)) {
         const work = queue[next++]!;
         this.#works.push(work);

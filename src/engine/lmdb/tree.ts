@@ -9,15 +9,16 @@
  *
  * LMDB notes in its lock file which root is the newest, and whoever opens the data file sets the note
  * to what he read there a moment before: a commit that came in between is then passed over, and the
- * next one written in its place. So each commit looks at the roots themselves, under LMDB's lock, and
- * no look goes behind one before it.
+ * next one written in its place. So each commit looks at the roots themselves, under LMDB's lock; no
+ * look goes behind what this process has seen; and a claim is made in two commits, so that the former
+ * owner meets it in whichever of the two roots he is shown.
  */
 import { createHash } from 'node:crypto';
 import type { Bytes } from '../../base/bytes.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import type { Table, TableReader } from '../../mvcc/table.ts';
 import { Batch, makeWorkspace, type Workspace } from './batch.ts';
-import { fencedOut, RootSetBack, storageFailed } from './failures.ts';
+import { claimedElsewhere, fencedOut, RootSetBack, storageFailed } from './failures.ts';
 import {
   chainAfter,
   decodeHead,
@@ -40,11 +41,16 @@ const sha256 = (bytes: Bytes): Bytes => new Uint8Array(createHash('sha256').upda
 
 const NOTHING: Bytes = new Uint8Array(0);
 
+/** Which state of the store a claim is meant for. */
+export type Seen = Pick<Head, 'sequence' | 'ownerEpoch'>;
+
 export class Tree {
   readonly reader: TableReader;
   readonly #native: Native;
   #workspace: Workspace = makeWorkspace();
   #head: Head;
+  /** The number of the newest commit that this process has made or seen. */
+  #newest: number;
   /** The head record as it was when this process was last seen to own the store. */
   #ours: Bytes = NOTHING;
   #size: { totalBytes: number; inUseBytes: number } | undefined;
@@ -52,25 +58,28 @@ export class Tree {
   private constructor(native: Native, head: Head) {
     this.#native = native;
     this.#head = head;
+    this.#newest = head.sequence;
     this.reader = new NativeReader(native, () => {});
   }
 
   /**
-   * Takes the directory over for this process: one compare-and-set on the head record. `seen` is
-   * the head as it was scrubbed, or undefined for a directory without a store. Throws
+   * Takes the directory over for `owner`: a compare-and-set on the head record. `seen` is of the head
+   * as it was scrubbed, or undefined for a directory without a store, which gets `fresh`. Throws
    * `store-in-use` when somebody else was faster.
    */
-  static claim(native: Native, seen: Head | undefined, fresh: Head, owner: OwnerRecord): Tree {
-    const base = seen ? { ...seen, ownerEpoch: seen.ownerEpoch + 1 } : fresh;
-    const tree = new Tree(native, base);
+  static claim(native: Native, seen: Seen | undefined, fresh: Head, owner: OwnerRecord): Tree {
+    const tree = new Tree(native, fresh);
+    const record = encodeOwner(owner);
     tree.#transact(() => {
       const now = tree.#readHead();
       if (now?.sequence !== seen?.sequence || now?.ownerEpoch !== seen?.ownerEpoch) {
-        throw new HoldfastError('store-in-use', 'another process claimed the store just now');
+        throw claimedElsewhere();
       }
-      native.putSync(OWNER_KEY, seal(OWNER_KEY, encodeOwner(owner)));
-      return tree.#writeHead(encodeOwner(owner), base);
+      native.putSync(OWNER_KEY, seal(OWNER_KEY, record));
+      return tree.#writeHead(record, now ? { ...now, ownerEpoch: now.ownerEpoch + 1 } : fresh);
     });
+    // Now the root before it is a claimed one, too.
+    tree.fold(() => {}, tree.head.journal);
     return tree;
   }
 
@@ -98,8 +107,9 @@ export class Tree {
     const found = this.#native.getBinaryFast(HEAD_KEY);
     if (found && isSame(found, this.#native.lastSize, this.#ours)) return;
     const now = this.#readHead();
-    if (now && now.sequence < this.#head.sequence) throw new RootSetBack();
+    if (now && now.sequence < this.#newest) throw new RootSetBack();
     if (now?.ownerEpoch !== this.#head.ownerEpoch) throw fencedOut();
+    this.#newest = now.sequence;
     this.#ours = seal(HEAD_KEY, encodeHead(now));
   }
 
@@ -115,9 +125,11 @@ export class Tree {
 
   /** Another thread has made commit `sequence`: what this one remembers of the tree is too old. */
   refresh(sequence: number): void {
-    this.#sawCommit({ ...this.#head, sequence });
+    this.#newest = Math.max(this.#newest, sequence);
+    this.#ours = NOTHING;
     this.ensureOwned();
     this.#head = this.#readHead()!;
+    this.#size = undefined;
     this.#workspace = makeWorkspace();
   }
 
@@ -174,7 +186,9 @@ export class Tree {
       }
     };
     try {
-      this.#sawCommit(this.#native.transactionSync(guarded));
+      this.#head = this.#native.transactionSync(guarded);
+      this.#newest = this.#head.sequence;
+      this.#ours = NOTHING;
     } catch (error) {
       throw refused ? refused.error : storageFailed(error);
     } finally {
@@ -183,17 +197,12 @@ export class Tree {
     }
   }
 
-  /** What this process knows from before is not its head any more. */
-  #sawCommit(head: Head): void {
-    this.#head = head;
-    this.#ours = NOTHING;
-    this.#size = undefined;
-  }
-
   /** In a transaction: nobody else writes a root meanwhile. */
   #ensureNewest(): void {
-    const base = this.#native.getWriteTxnId() - 1;
-    if (this.#native.getStats().lastTxnId !== base) throw new RootSetBack();
+    const number = this.#native.getWriteTxnId();
+    // The package runs the work also when LMDB has refused to begin.
+    if (number === 0) throw new HoldfastError('storage-failed', 'LMDB began no transaction');
+    if (number <= this.#native.getStats().lastTxnId) throw new RootSetBack();
   }
 
   #evaluate(work: (table: Table) => void, journal: JournalMark): Head {

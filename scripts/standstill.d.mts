@@ -1,1 +1,0 @@
-export function whereTheyStand(runner: number): Promise<string[]>;
