@@ -21,7 +21,11 @@ export interface Ran {
   readonly ended: boolean;
   readonly signal: NodeJS.Signals | null;
   readonly code: number | null;
+  /** The beginning of what it wrote to its standard error. */
+  readonly complaint: string;
 }
+
+const COMPLAINT_MAX = 2_000;
 
 export interface Running {
   readonly child: ChildProcess;
@@ -48,7 +52,7 @@ export function start(script: Script, prefix: readonly string[] = []): Running {
     // One thread of the pool, so that the N-th call of the process is the N-th call of a thread; but
     // for those of the main thread, which come in its own count.
     env: { ...process.env, UV_THREADPOOL_SIZE: '1' },
-    stdio: ['ignore', 'pipe', 'ignore'],
+    stdio: ['ignore', 'pipe', 'pipe'],
   });
   const acknowledged = new Map<number, number>();
   const errors: string[] = [];
@@ -68,10 +72,14 @@ export function start(script: Script, prefix: readonly string[] = []): Running {
     rest = lines.pop()!;
     lines.forEach(hear);
   });
+  let complaint = '';
+  child.stderr!.setEncoding('utf8').on('data', (chunk: string) => {
+    complaint = (complaint + chunk).slice(0, COMPLAINT_MAX);
+  });
   const finished = new Promise<Ran>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (code, signal) =>
-      resolve({ acknowledged, errors, afterError, ended, signal, code }),
+      resolve({ acknowledged, errors, afterError, ended, signal, code, complaint }),
     );
   });
   const signal = (name: NodeJS.Signals): void => {
@@ -129,6 +137,8 @@ async function readHistory(path: string): Promise<{ history: Map<number, number>
         if (batch.header.revision >= header.revision) break;
       }
     }
+    // A disk that had no room leaves an alarm, which stays until somebody has looked.
+    await engine.operator.disarm('no-space');
     const put = await engine.txn({
       success: [{ type: 'put', key: utf8('after'), value: utf8('') }],
     });

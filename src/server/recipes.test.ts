@@ -3,12 +3,12 @@
  * Time is the server's, and real, so cases wait for their leases together.
  */
 import { afterAll, beforeAll, describe, it, vi } from 'vitest';
-import { sleep } from '../base/clock.ts';
 import { systemClock } from '../base/system.ts';
 import type { Engine } from '../engine/contract.ts';
 import { open as openEtcd } from '../engine/etcd/open.ts';
 import { openMemoryEngine } from '../engine/memory/engine.ts';
 import { recipeCases } from '../testing/recipes/cases.ts';
+import { passReally } from '../testing/recipes/real-stage.ts';
 import { runRecipeCase } from '../testing/recipes/run.ts';
 import type { OpenStage, Stage } from '../testing/recipes/world.ts';
 import { AuthService } from '../wire/messages/services.ts';
@@ -101,8 +101,7 @@ function register({ name, open, oneEngine = false, skip = {} }: Suite): void {
 
 function stageOn(engine: Engine, dispose: () => Promise<void>): Stage {
   const namespace = `case-${++stages}/`;
-  const pass = (ms: number): Promise<void> => sleep(systemClock, ms);
-  return { engine, clock: systemClock, namespace, ttlMs: TTL_MS, pass, dispose };
+  return { engine, clock: systemClock, namespace, ttlMs: TTL_MS, pass: passReally, dispose };
 }
 
 register({ name: 'our server through the etcd engine', open });

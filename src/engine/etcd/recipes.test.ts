@@ -2,9 +2,9 @@
 import { afterAll, beforeAll, describe, it, vi } from 'vitest';
 import { installed } from '../../../test/servers/daemon.ts';
 import { startEtcd, startEtcdCluster } from '../../../test/servers/etcd.ts';
-import { sleep } from '../../base/clock.ts';
 import { systemClock } from '../../base/system.ts';
 import { recipeCases } from '../../testing/recipes/cases.ts';
+import { passReally } from '../../testing/recipes/real-stage.ts';
 import { runRecipeCase } from '../../testing/recipes/run.ts';
 import type { OpenStage, RecipeCase } from '../../testing/recipes/world.ts';
 import { open } from './open.ts';
@@ -38,7 +38,7 @@ function stagedOn(served: () => Served): OpenStage {
     );
     return {
       ...{ engine, clock: systemClock, namespace: `case-${++stages}/`, ttlMs: TTL_MS },
-      pass: (ms) => sleep(systemClock, ms),
+      pass: passReally,
       dispose: () => engine.close(),
     };
   };

@@ -1,7 +1,6 @@
 /** The process behind `claim.ts`: one compare-and-set of the owner epoch, and the answer. */
 import { HoldfastError } from '../../model/errors.ts';
 import type { ClaimAnswer, ClaimTask } from './claim.ts';
-import { RootSetBack } from './failures.ts';
 import { decodeHead, HEAD_KEY } from './format.ts';
 import { type Native, openNative } from './native.ts';
 import { readRecord } from './reader.ts';
@@ -14,7 +13,7 @@ function claim(native: Native, { owner, ...seen }: ClaimTask): ClaimAnswer {
     Tree.claim(native, seen, decodeHead(bytes), owner);
     return 'claimed';
   } catch (error) {
-    if (HoldfastError.is(error, 'store-in-use') || error instanceof RootSetBack) return 'taken';
+    if (HoldfastError.is(error, 'store-in-use')) return 'taken';
     throw error;
   }
 }

@@ -20,8 +20,8 @@ export class RootSetBack extends HoldfastError {
   constructor() {
     super(
       'unavailable',
-      'another process opened this store at the same moment, and LMDB passed over the newest ' +
-        'commit for it: nothing was written in its place, and nothing is lost; open the store again',
+      'LMDB takes an older commit of this store for the newest, and could not be set right: nothing ' +
+        'was written in its place, and nothing is lost; open the store again',
       { outcome: 'unknown' },
     );
   }

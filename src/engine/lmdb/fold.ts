@@ -31,10 +31,11 @@ export function fold(
   memory?.begin();
   const found = recover(directory, tree.head, next, memory);
   const changes = collect(found.batches);
-  tree.fold((table) => {
+  const work = (table: Table): void => {
     apply(table, changes);
     onWriting();
-  }, next);
+  };
+  tree.fold(work, next, changes.bytes);
   return found;
 }
 

@@ -7,7 +7,7 @@
  */
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
-import { Worker } from 'node:worker_threads';
+import { Worker, type WorkerOptions } from 'node:worker_threads';
 import { type ErrorCode, HoldfastError, type Outcome } from '../../model/errors.ts';
 import type { JournalMark } from './format.ts';
 
@@ -126,9 +126,11 @@ export class Folder {
 }
 
 function startThread(task: FolderTask): Worker {
+  // What it has opened of the lock file stays open when it ends: see `note.ts`.
+  const options: WorkerOptions = { workerData: task, execArgv: [], trackUnmanagedFds: false };
   if (!import.meta.url.endsWith('.ts')) {
     const entry = new URL('./fold-thread.js', import.meta.url);
-    return new Worker(entry, { workerData: task, execArgv: [] });
+    return new Worker(entry, options);
   }
   // From sources a thread first needs what turns TypeScript into JavaScript.
   const entry = new URL('./fold-thread.ts', import.meta.url).href;
@@ -138,5 +140,5 @@ function startThread(task: FolderTask): Worker {
     register();
     return import(${JSON.stringify(entry)});
   })`;
-  return new Worker(bootstrap, { eval: true, workerData: task, execArgv: [] });
+  return new Worker(bootstrap, { ...options, eval: true });
 }

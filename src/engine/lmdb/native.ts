@@ -39,6 +39,7 @@ export interface Statistics {
 
 /** The part of an `lmdb` database in use here; the package's own types leave some of it out. */
 export interface Native {
+  readonly directory: string;
   /** Length of what `getBinaryFast` found last. */
   readonly lastSize: number;
   /** The bytes stand in a buffer that the next read overwrites. */
@@ -81,7 +82,8 @@ export function openNative(directory: string): Native {
         cache: false,
         permissionsMode: 0o600,
       };
-      return openLmdb(options as Parameters<typeof openLmdb>[0]) as unknown as Native;
+      const opened = openLmdb(options as Parameters<typeof openLmdb>[0]);
+      return Object.assign(opened, { directory }) as unknown as Native;
     } catch (error) {
       failure = error;
       if ((error as { code?: unknown }).code !== 12) throw error;

@@ -21,7 +21,7 @@ import {
   syncDirectory,
   writeEra,
 } from './directory.ts';
-import { claimedElsewhere, openingFailed, RootSetBack } from './failures.ts';
+import { claimedElsewhere, openingFailed } from './failures.ts';
 import {
   EMPTY_CHAIN,
   FORMAT_VERSION,
@@ -133,11 +133,11 @@ async function inMotion(path: string, before: string, error: unknown): Promise<b
   if (!HoldfastError.is(error)) return false;
   const { code, details } = error;
   const met = code === 'store-in-use' && details.owner === undefined;
-  if (!met && !(error instanceof RootSetBack) && !isDamage(code)) return false;
+  if (!met && !isDamage(code)) return false;
   // Not in step with others that met us.
   const pauseMs = MOTION_MS * (1 + systemRandom.next());
   await waitUntil(systemClock, systemClock.now() + pauseMs);
-  return !isDamage(code) || look(path) !== before;
+  return met || look(path) !== before;
 }
 
 function isDamage(code: ErrorCode): boolean {

@@ -140,7 +140,8 @@ async function load(
     if (step.done) return { found: step.value, records };
     const entries = step.value;
     records += entries.length;
-    tree.fold((table) => putAll(table, entries), tree.head.journal);
+    const bytes = entries.reduce((sum, { key, value }) => sum + key.length + value.length, 0);
+    tree.fold((table) => putAll(table, entries), tree.head.journal, bytes);
   }
 }
 

@@ -10,8 +10,9 @@
  * LMDB notes in its lock file which root is the newest, and whoever opens the data file sets the note
  * to what he read there a moment before: a commit that came in between is then passed over, and the
  * next one written in its place. So each commit looks at the roots themselves, under LMDB's lock; no
- * look goes behind what this process has seen; and a claim is made in two commits, so that the former
- * owner meets it in whichever of the two roots he is shown.
+ * look goes behind what this process has seen; whoever finds the note too old sets it right; and a
+ * claim is made in two commits, so that the former owner meets it in whichever of the two roots he is
+ * shown.
  */
 import { createHash } from 'node:crypto';
 import type { Bytes } from '../../base/bytes.ts';
@@ -35,11 +36,16 @@ import {
   seal,
 } from './format.ts';
 import type { Native } from './native.ts';
+import { raiseNote } from './note.ts';
 import { NativeReader, readRecord } from './reader.ts';
+import { ensureRoom } from './room.ts';
 
 const sha256 = (bytes: Bytes): Bytes => new Uint8Array(createHash('sha256').update(bytes).digest());
 
 const NOTHING: Bytes = new Uint8Array(0);
+
+/** How often LMDB's note is set right for one look or commit: each opener can spoil it once. */
+const ATTEMPTS = 5;
 
 /** Which state of the store a claim is meant for. */
 export type Seen = Pick<Head, 'sequence' | 'ownerEpoch'>;
@@ -70,6 +76,7 @@ export class Tree {
   static claim(native: Native, seen: Seen | undefined, fresh: Head, owner: OwnerRecord): Tree {
     const tree = new Tree(native, fresh);
     const record = encodeOwner(owner);
+    ensureRoom(native, record.length);
     tree.#transact(() => {
       const now = tree.#readHead();
       if (now?.sequence !== seen?.sequence || now?.ownerEpoch !== seen?.ownerEpoch) {
@@ -79,16 +86,13 @@ export class Tree {
       return tree.#writeHead(record, now ? { ...now, ownerEpoch: now.ownerEpoch + 1 } : fresh);
     });
     // Now the root before it is a claimed one, too.
-    tree.fold(() => {}, tree.head.journal);
+    tree.fold(() => {}, tree.head.journal, 0);
     return tree;
   }
 
   /** The tree as another thread of the owner sees it. */
   static join(native: Native, ownerEpoch: number): Tree {
-    native.resetReadTxn();
-    const bytes = readRecord(native, HEAD_KEY);
-    const head = bytes && decodeHead(bytes);
-    if (head && head.sequence < native.getStats().lastTxnId) throw new RootSetBack();
+    const head = readNewest(native, native.getStats().lastTxnId);
     if (head?.ownerEpoch !== ownerEpoch) throw fencedOut();
     return new Tree(native, head);
   }
@@ -106,8 +110,7 @@ export class Tree {
     // Every commit of anybody changes this record: while it is the same, so is the owner.
     const found = this.#native.getBinaryFast(HEAD_KEY);
     if (found && isSame(found, this.#native.lastSize, this.#ours)) return;
-    const now = this.#readHead();
-    if (now && now.sequence < this.#newest) throw new RootSetBack();
+    const now = readNewest(this.#native, this.#newest);
     if (now?.ownerEpoch !== this.#head.ownerEpoch) throw fencedOut();
     this.#newest = now.sequence;
     this.#ours = seal(HEAD_KEY, encodeHead(now));
@@ -134,10 +137,11 @@ export class Tree {
   }
 
   /**
-   * One commit: runs `work` and says where the journal goes on from it. All of it is on the disk
-   * when this returns. An exception of `work` takes everything back.
+   * One commit: runs `work`, which writes `bytes`, and says where the journal goes on from it. All of
+   * it is on the disk when this returns. An exception of `work` takes everything back.
    */
-  fold(work: (table: Table) => void, journal: JournalMark): void {
+  fold(work: (table: Table) => void, journal: JournalMark, bytes: number): void {
+    ensureRoom(this.#native, bytes);
     this.#transact(() => this.#evaluate(work, journal));
   }
 
@@ -175,6 +179,17 @@ export class Tree {
 
   /** One LMDB transaction; an exception takes it back. When it returns all is on the disk. */
   #transact(change: () => Head): void {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        this.#attempt(change);
+        return;
+      } catch (error) {
+        if (!(error instanceof RootSetBack) || attempt === ATTEMPTS) throw error;
+      }
+    }
+  }
+
+  #attempt(change: () => Head): void {
     let refused: { readonly error: unknown } | undefined;
     const guarded = (): Head => {
       try {
@@ -202,7 +217,10 @@ export class Tree {
     const number = this.#native.getWriteTxnId();
     // The package runs the work also when LMDB has refused to begin.
     if (number === 0) throw new HoldfastError('storage-failed', 'LMDB began no transaction');
-    if (number <= this.#native.getStats().lastTxnId) throw new RootSetBack();
+    const { lastTxnId } = this.#native.getStats();
+    if (number > lastTxnId) return;
+    raiseNote(this.#native.directory, lastTxnId);
+    throw new RootSetBack();
   }
 
   #evaluate(work: (table: Table) => void, journal: JournalMark): Head {
@@ -215,8 +233,7 @@ export class Tree {
   }
 
   #readHead(): Head | undefined {
-    const bytes = readRecord(this.#native, HEAD_KEY);
-    return bytes && decodeHead(bytes);
+    return readHead(this.#native);
   }
 
   /** Ends the open transaction: `writes` is what it wrote, in short. */
@@ -233,6 +250,24 @@ export class Tree {
     this.#native.putSync(HEAD_KEY, seal(HEAD_KEY, encodeHead(head)));
     return head;
   }
+}
+
+function readHead(native: Native): Head | undefined {
+  const bytes = readRecord(native, HEAD_KEY);
+  return bytes && decodeHead(bytes);
+}
+
+/** The head as of commit `newest` or a later one; undefined when there is none any more. */
+function readNewest(native: Native, newest: number): Head | undefined {
+  let head: Head | undefined;
+  for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
+    if (attempt > 1) raiseNote(native.directory, native.getStats().lastTxnId);
+    native.resetReadTxn();
+    head = readHead(native);
+    if (head && head.sequence >= newest) return head;
+  }
+  if (head) throw new RootSetBack();
+  return undefined;
 }
 
 function isSame(found: Bytes, length: number, known: Bytes): boolean {

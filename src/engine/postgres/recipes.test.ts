@@ -8,8 +8,8 @@ import {
   startPgBouncer,
   startPostgres,
 } from '../../../test/servers/postgres.ts';
-import { sleep } from '../../base/clock.ts';
 import { systemClock } from '../../base/system.ts';
+import { passReally } from '../../testing/recipes/real-stage.ts';
 import { runRecipes } from '../../testing/recipes/run.ts';
 import type { OpenStage } from '../../testing/recipes/world.ts';
 import { openPostgresEngine, type PostgresConnection } from './open.ts';
@@ -24,7 +24,7 @@ function stagedOn(connection: () => PostgresConnection): OpenStage {
     const engine = await openPostgresEngine({ ...connection(), schema: `case_${++stages}` });
     return {
       ...{ engine, clock: systemClock, namespace: '', ttlMs: TTL_MS },
-      pass: (ms) => sleep(systemClock, ms),
+      pass: passReally,
       dispose: () => engine.close(),
     };
   };

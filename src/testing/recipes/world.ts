@@ -29,8 +29,11 @@ export interface Stage {
   readonly namespace: string;
   /** A TTL that the engine can do and the case can wait for. */
   readonly ttlMs: number;
-  /** Lets time pass; where the clock is moved by hand, it calls `settle` after each alarm. */
-  pass(ms: number, settle: () => Promise<void>): Promise<void>;
+  /**
+   * Lets time pass; where the clock is moved by hand, it calls `settle` after each alarm. `isIdle`:
+   * no request waits for its answer.
+   */
+  pass(ms: number, settle: () => Promise<void>, isIdle: () => boolean): Promise<void>;
   dispose(): Promise<void>;
 }
 
@@ -145,12 +148,20 @@ export class World {
 
   /** Lets time pass; answers that are due have come when it returns, however slow the disk. */
   pass(ms: number): Promise<void> {
-    return this.stage.pass(ms, () => this.#settle());
+    return this.stage.pass(
+      ms,
+      () => this.#settle(),
+      () => this.#isIdle,
+    );
+  }
+
+  get #isIdle(): boolean {
+    return this.#clients.every(({ line }) => line.inflight === 0);
   }
 
   async #settle(): Promise<void> {
     for (let idle = 0, turns = 0; idle < 2 && turns < IDLE_TURNS_MAX; turns++) {
-      idle = this.#clients.some(({ line }) => line.inflight > 0) ? 0 : idle + 1;
+      idle = this.#isIdle ? idle + 1 : 0;
       await turn();
     }
   }
