@@ -110,19 +110,27 @@ describe('two engines on one directory', () => {
     expect(seen).toEqual(Array.from({ length: 20 }, (_, at) => `k${String(at).padStart(2, '0')}`));
   });
 
-  test('an owner whose root LMDB passed over opens the store again, and has everything', async () => {
+  /** As somebody leaves it who opens the data file at the wrong moment: engine/lmdb/tree.ts. */
+  function setBack(lockFile: number): void {
+    const note = Buffer.alloc(8);
+    readSync(lockFile, note, 0, 8, 8);
+    note.writeBigUInt64LE(note.readBigUInt64LE() - 1n);
+    writeSync(lockFile, note, 0, 8, 8);
+  }
+
+  test.each([
+    { what: 'goes on', mendable: true },
+    { what: 'opens the store again where that cannot be mended', mendable: false },
+  ])('an owner whose root LMDB passed over $what, and has everything', async ({ mendable }) => {
     const [first, second] = [await member(), await member()];
     await put(second, 'a');
     const before = lastOwner(directory)?.socket;
-    // As somebody leaves it who opens the data file at the wrong moment: engine/lmdb/tree.ts.
     const lockFile = openSync(join(directory, 'lock.mdb'), 'r+');
     try {
-      const note = Buffer.alloc(8);
-      readSync(lockFile, note, 0, 8, 8);
-      note.writeBigUInt64LE(note.readBigUInt64LE() - 1n);
-      writeSync(lockFile, note, 0, 8, 8);
+      setBack(lockFile);
+      if (!mendable) writeSync(lockFile, Buffer.alloc(4), 0, 4, 0);
       expect(await keys(first)).toEqual(['a']);
-      expect(lastOwner(directory)?.socket).not.toBe(before);
+      expect(lastOwner(directory)?.socket === before).toBe(mendable);
       await put(second, 'b');
       expect(await keys(first)).toEqual(['a', 'b']);
     } finally {
