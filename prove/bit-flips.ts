@@ -12,8 +12,9 @@ import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import type { Context, Experiment, Report } from '../scripts/experiment.ts';
 import { utf8 } from '../src/base/bytes.ts';
+import { LOCK_FILE } from '../src/base/lmdb-note.ts';
 import { type Random, seededRandom } from '../src/base/random.ts';
-import { DATA_FILE, LOCK_FILE } from '../src/engine/lmdb/directory.ts';
+import { DATA_FILE } from '../src/engine/lmdb/directory.ts';
 import { openLmdbEngine } from '../src/engine/lmdb/engine.ts';
 import { segmentOfName } from '../src/engine/lmdb/journal-format.ts';
 

@@ -16,8 +16,12 @@ import {
   type SourceTree,
 } from './source-tree.ts';
 
-/** What every room that is not pure may use: the words, and the machine's clock, chance and keys. */
-const GROUND = ['base', 'base/system.ts', 'base/ed25519.ts', 'model'] as const;
+/** What every room that is not pure may use: the words, and the machine's clock, chance and the like. */
+const GROUND = [
+  ...['base', 'base/system.ts', 'base/ed25519.ts'],
+  ...['base/directories.ts', 'base/lmdb-note.ts'],
+  'model',
+] as const;
 const ENGINE = [...GROUND, 'mvcc', 'engine/contract.ts', 'engine'] as const;
 
 /**
@@ -29,6 +33,8 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   base: [],
   'base/system.ts': ['base'],
   'base/ed25519.ts': [],
+  'base/directories.ts': [],
+  'base/lmdb-note.ts': [],
   model: ['base'],
   mvcc: ['base', 'model'],
   wire: ['base', 'model'],
@@ -117,6 +123,10 @@ const SOURCE_BANS: readonly Ban[] = [
   {
     pattern: /\bAbortSignal\.any\(/,
     instead: 'linkAbort of base/abort.ts: any() leaks on Node 20',
+  },
+  {
+    pattern: /\bmkdir(Sync)?\([^;]*recursive: true/,
+    instead: 'makeDirectory of base/directories.ts: Node.js may try for ever',
   },
   { pattern: /\bexport default\b/, instead: 'a named export' },
 ];

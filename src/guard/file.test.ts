@@ -173,6 +173,19 @@ describe('a fenced directory', () => {
         { type: 'write', path: 'p/q', data: '' },
       ]),
     ).rejects.toThrow('below another');
+    // As who has no types checked may write them; an intent of them could never be carried out.
+    for (const change of [
+      { type: 'write', path: 'a' },
+      { type: 'append', path: 'a', data: 7 },
+      { type: 'rename', from: 'a' },
+      { type: 'delete' },
+      { type: 'wipe', path: 'a' },
+    ] as unknown as FileChange[]) {
+      await expect(directory.commit(2n, [change])).rejects.toMatchObject({
+        code: 'invalid-argument',
+        outcome: 'rejected',
+      });
+    }
     await directory.write(2n, 'still', 'works');
   });
 

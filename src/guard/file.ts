@@ -19,7 +19,6 @@ import {
   ftruncateSync,
   linkSync,
   lstatSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -28,9 +27,10 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
-import { link, mkdir, open, readFile, realpath, rename, rm } from 'node:fs/promises';
+import { link, open, readFile, realpath, rename, rm } from 'node:fs/promises';
 import { dirname, join, normalize, sep } from 'node:path';
 import { toHex } from '../base/bytes.ts';
+import { makeDirectory } from '../base/directories.ts';
 import type { Random } from '../base/random.ts';
 import { systemRandom } from '../base/system.ts';
 import { HoldfastError } from '../model/errors.ts';
@@ -99,7 +99,7 @@ export class FencedDirectory {
    * on file systems whose locks or links do not hold.
    */
   static async open(path: string, options: FencedDirectoryOptions = {}): Promise<FencedDirectory> {
-    await mkdir(join(path, PRIVATE, 'stage'), { recursive: true });
+    makeDirectory(join(path, PRIVATE, 'stage'));
     const root = await realpath(path);
     const table = MarkTable.open(join(root, PRIVATE, 'marks'));
     try {
@@ -225,7 +225,7 @@ export class FencedDirectory {
     for (const action of actions) {
       this.#onStep('applying');
       const target = join(this.#root, action.path);
-      mkdirSync(dirname(target), { recursive: true });
+      makeDirectory(dirname(target));
       this.#apply(action, target);
       for (let up = dirname(target); up.startsWith(this.#root); up = dirname(up)) folders.add(up);
     }
@@ -300,7 +300,7 @@ export class FencedDirectory {
   #preparePlace(path: string): void {
     const target = join(this.#root, path);
     try {
-      mkdirSync(dirname(target), { recursive: true });
+      makeDirectory(dirname(target));
     } catch (cause) {
       throw new HoldfastError('invalid-argument', `${path} lies below a file`, { cause });
     }
@@ -336,6 +336,7 @@ export class FencedDirectory {
 
   /** Inside the directory, not the guard's own, each once, and no link leads out of it. */
   async #checkedPaths(changes: readonly FileChange[]): Promise<readonly string[]> {
+    for (const change of changes) ensureWellFormed(change);
     const paths = changes.flatMap((change) =>
       change.type === 'rename' ? [change.from, change.to] : [change.path],
     );
@@ -385,6 +386,22 @@ export class FencedDirectory {
       }
     });
   }
+}
+
+/** What cannot be carried out must not be decided. The types say as much, to who has them checked. */
+function ensureWellFormed(change: FileChange): void {
+  const { type, path, from, to, data } = change as Readonly<Record<string, unknown>>;
+  const isText = (value: unknown): boolean => typeof value === 'string';
+  const hasData = isText(data) || data instanceof Uint8Array;
+  const formed =
+    type === 'rename'
+      ? isText(from) && isText(to)
+      : isText(path) && (type === 'delete' || (hasData && (type === 'write' || type === 'append')));
+  if (formed) return;
+  throw new HoldfastError(
+    'invalid-argument',
+    `a change of files is a write or append with path and data, a delete with path, or a rename with from and to; not one of type ${JSON.stringify(type)} with ${Object.keys(change).join(', ')}`,
+  );
 }
 
 function cleanPath(path: string): string {

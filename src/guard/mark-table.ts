@@ -4,12 +4,22 @@
  * LMDB's write transaction is the mutex between them: a process that is killed gives it up at
  * once, and nothing about it depends on time. `overlappingSync: false` makes a commit durable
  * before it is visible. Each record carries a checksum; a damaged one stops the guard, because a
- * mark that reads lower than it was would let a stale token pass.
+ * mark that reads lower than it was would let a stale token pass. For the same reason each commit
+ * writes its number, and a view is used only where no newer commit stands in the roots: LMDB may take
+ * an older one for the newest (`base/lmdb-note.ts`).
  */
-import { mkdirSync, realpathSync, statfsSync } from 'node:fs';
+import { realpathSync, statfsSync } from 'node:fs';
 import { open } from 'lmdb';
 import { utf8 } from '../base/bytes.ts';
 import { crc32c } from '../base/checksum.ts';
+import { makeDirectory } from '../base/directories.ts';
+import {
+  goesOnFromNewest,
+  lockFileOf,
+  NOTE_ATTEMPTS,
+  type Noted,
+  raiseNote,
+} from '../base/lmdb-note.ts';
 import { HoldfastError } from '../model/errors.ts';
 import { formatToken, parseToken } from '../model/token.ts';
 import type { Rule } from './fence.ts';
@@ -25,7 +35,7 @@ export interface TableTransaction {
   remove(key: string): void;
 }
 
-interface Native {
+interface Native extends Noted {
   get(key: string): string | undefined;
   putSync(key: string, value: string): void;
   removeSync(key: string): void;
@@ -33,6 +43,9 @@ interface Native {
   resetReadTxn(): void;
   close(): Promise<void>;
 }
+
+/** The number of the commit that the view is of; absent in marks of former versions. */
+const NEWEST = 'newest';
 
 /** LMDB must be opened once per process and path. */
 const opened = new Map<string, { table: MarkTable; users: number }>();
@@ -48,7 +61,7 @@ export class MarkTable {
   }
 
   static open(directory: string): MarkTable {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    makeDirectory(directory, 0o700);
     const path = realpathSync(directory);
     refuseRemote(path);
     const present = opened.get(path);
@@ -57,8 +70,9 @@ export class MarkTable {
       return present.table;
     }
     const options: object = { path, noSubdir: false, encoding: 'string', overlappingSync: false };
-    const native = open(options as Parameters<typeof open>[0]) as unknown as Native;
-    const table = new MarkTable(native, path);
+    const lmdb = open(options as Parameters<typeof open>[0]);
+    const native = Object.assign(lmdb, { directory: path, lockFile: lockFileOf(path) });
+    const table = new MarkTable(native as unknown as Native, path);
     opened.set(path, { table, users: 1 });
     return table;
   }
@@ -75,9 +89,19 @@ export class MarkTable {
   }
 
   read(key: string): unknown {
-    // A cached read transaction could still show what was before another process's commit.
-    this.#native.resetReadTxn();
-    return decode(key, this.#native.get(key));
+    let right = false;
+    for (let attempt = 1; ; attempt++) {
+      const { lastTxnId } = this.#native.getStats();
+      // A cached read transaction could still show what was before another process's commit.
+      this.#native.resetReadTxn();
+      const stored = this.#native.get(key);
+      const seen = decode(NEWEST, this.#native.get(NEWEST));
+      // Where the note is right and the number is not, somebody wrote who writes no number.
+      const last = attempt === NOTE_ATTEMPTS && (right || seen === undefined);
+      if (Number(seen ?? 0) >= lastTxnId || last) return decode(key, stored);
+      if (attempt === NOTE_ATTEMPTS) throw passedOver();
+      right = raiseNote(this.#native);
+    }
   }
 
   async close(): Promise<void> {
@@ -89,30 +113,29 @@ export class MarkTable {
   }
 
   async #transactNow<T>(work: (table: TableTransaction) => T): Promise<T> {
+    for (let attempt = 1; attempt <= NOTE_ATTEMPTS; attempt++) {
+      const result = await this.#attempt(work);
+      if (!result) continue;
+      if ('error' in result) throw result.error;
+      return result.value;
+    }
+    throw passedOver();
+  }
+
+  /** Undefined: LMDB would have gone on from an older commit than the newest; nothing was done. */
+  async #attempt<T>(work: (table: TableTransaction) => T): Promise<Result<T> | undefined> {
     const native = this.#native;
-    const writes = new Map<string, string | undefined>();
-    const table: TableTransaction = {
-      get: (key) => decode(key, writes.has(key) ? writes.get(key) : native.get(key)),
-      put: (key, value) => void writes.set(key, encode(key, value)),
-      remove: (key) => void writes.set(key, undefined),
-    };
     // An exception inside LMDB's transaction does not roll it back: writes are kept until `work`
     // has succeeded, and what it threw is carried out by hand.
-    const attempt = (): { readonly value: T } | { readonly error: unknown } => {
+    const run = (): Result<T> | undefined => {
       try {
-        const value = work(table);
-        for (const [key, stored] of writes) {
-          if (stored === undefined) native.removeSync(key);
-          else native.putSync(key, stored);
-        }
-        return { value };
+        return goesOnFromNewest(native) ? { value: this.#run(work) } : undefined;
       } catch (error) {
         return { error };
       }
     };
-    let result: ReturnType<typeof attempt>;
     try {
-      result = await await native.transaction(attempt);
+      return await await native.transaction(run);
     } catch (cause) {
       (cause as { commitError?: Promise<unknown> }).commitError?.catch(() => {});
       throw new HoldfastError('storage-failed', `the marks could not be stored: ${cause}`, {
@@ -120,9 +143,34 @@ export class MarkTable {
         outcome: 'unknown',
       });
     }
-    if ('error' in result) throw result.error;
-    return result.value;
   }
+
+  #run<T>(work: (table: TableTransaction) => T): T {
+    const native = this.#native;
+    const writes = new Map<string, string | undefined>();
+    const value = work({
+      get: (key) => decode(key, writes.has(key) ? writes.get(key) : native.get(key)),
+      put: (key, next) => void writes.set(key, encode(key, next)),
+      remove: (key) => void writes.set(key, undefined),
+    });
+    if (writes.size > 0) writes.set(NEWEST, encode(NEWEST, native.getWriteTxnId()));
+    for (const [key, stored] of writes) {
+      if (stored === undefined) native.removeSync(key);
+      else native.putSync(key, stored);
+    }
+    return value;
+  }
+}
+
+type Result<T> = { readonly value: T } | { readonly error: unknown };
+
+function passedOver(): HoldfastError {
+  return new HoldfastError(
+    'unavailable',
+    'LMDB takes another commit of the marks for the newest, and could not be set right: nothing ' +
+      'was written; open the guard again',
+    { outcome: 'rejected' },
+  );
 }
 
 /** The marks of any number of resources, in a directory of their own. */

@@ -6,13 +6,14 @@
  * longer than patience lasts, tries to be the next; the store's own claim decides between several
  * (see `engine/lmdb/owner.ts`).
  */
-import { join } from 'node:path';
+import { join as joinPath } from 'node:path';
 import { sleep } from '../base/clock.ts';
 import { type Deferred, deferred } from '../base/deferred.ts';
 import { systemClock } from '../base/system.ts';
 import type { Engine } from '../engine/contract.ts';
 import { EtcdEngine } from '../engine/etcd/engine.ts';
 import { type LmdbEngine, type LmdbOptions, openLmdbEngine } from '../engine/lmdb/engine.ts';
+import { openingFailed } from '../engine/lmdb/failures.ts';
 import type { OwnerRecord } from '../engine/lmdb/format.ts';
 import { inUse, presentOwner } from '../engine/lmdb/opening.ts';
 import { socketAddress } from '../engine/lmdb/owner.ts';
@@ -68,18 +69,28 @@ interface Silence {
 
 /** Becomes the owner or somebody's guest. */
 export async function joinDirectory(path: string, options: JoinOptions): Promise<Membership> {
+  try {
+    return await join(path, options);
+  } catch (error) {
+    throw openingFailed(path, error);
+  }
+}
+
+async function join(path: string, options: JoinOptions): Promise<Membership> {
   let silence = options.standing
     ? { socket: options.standing, ms: Number.POSITIVE_INFINITY }
     : NONE;
   for (;;) {
+    let held: HoldfastError;
     try {
       return await own(path, standing(path, silence, options), options);
     } catch (error) {
       if (!isHeld(error)) throw error;
+      held = error;
     }
     const visited = await visit(path, options);
     if ('engine' in visited) return visited;
-    if (systemClock.now() > options.untilMs) throw visited.refused;
+    if (systemClock.now() > options.untilMs) throw given(visited.refused, held);
     const { socket, ms } = visited.silence;
     silence = { socket, ms: socket === silence.socket ? silence.ms + ms : ms };
     await sleep(systemClock, LOOK_AGAIN_MS);
@@ -94,8 +105,14 @@ function standing(path: string, { socket, ms }: Silence, options: JoinOptions): 
 }
 
 /** Somebody owns the directory, or holds up whoever wants to. */
-function isHeld(error: unknown): boolean {
+function isHeld(error: unknown): error is HoldfastError {
   return HoldfastError.is(error, 'store-in-use') || HoldfastError.is(error, 'unavailable');
+}
+
+/** What a caller hears when the time is up: why he is nobody's guest, and why not the owner. */
+function given(refused: HoldfastError, held: HoldfastError): HoldfastError {
+  const message = `${refused.message}, and it could not be had: ${held.message}`;
+  return new HoldfastError('unavailable', message, { cause: refused.cause ?? held });
 }
 
 async function own(
@@ -166,11 +183,11 @@ async function visit(path: string, options: JoinOptions): Promise<Membership | R
     const failure = HoldfastError.from(error);
     const gone = failure.code === 'unavailable' || failure.code === 'deadline-exceeded';
     if (!gone) throw failure;
-    return refused(`the owner at ${join(path, owner.socket)} does not answer`, failure);
+    return refused(`the owner at ${joinPath(path, owner.socket)} does not answer`, failure);
   }
   address.release();
   const silence = { socket: owner.socket, ms: listenMs };
-  return { ...refused(`the owner at ${join(path, owner.socket)} stands still`), silence };
+  return { ...refused(`the owner at ${joinPath(path, owner.socket)} stands still`), silence };
 }
 
 function refused(message: string, cause?: HoldfastError): Refused {

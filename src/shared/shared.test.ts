@@ -1,21 +1,18 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
-  closeSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
-  openSync,
   readFileSync,
-  readSync,
   rmSync,
   statSync,
   writeFileSync,
-  writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { LockFile } from '../../test/lock-file.ts';
 import { text, utf8 } from '../base/bytes.ts';
 import { connect } from '../client.ts';
 import type { Engine } from '../engine/contract.ts';
@@ -110,14 +107,6 @@ describe('two engines on one directory', () => {
     expect(seen).toEqual(Array.from({ length: 20 }, (_, at) => `k${String(at).padStart(2, '0')}`));
   });
 
-  /** As somebody leaves it who opens the data file at the wrong moment: engine/lmdb/tree.ts. */
-  function setBack(lockFile: number): void {
-    const note = Buffer.alloc(8);
-    readSync(lockFile, note, 0, 8, 8);
-    note.writeBigUInt64LE(note.readBigUInt64LE() - 1n);
-    writeSync(lockFile, note, 0, 8, 8);
-  }
-
   test.each([
     { what: 'goes on', mendable: true },
     { what: 'opens the store again where that cannot be mended', mendable: false },
@@ -125,16 +114,16 @@ describe('two engines on one directory', () => {
     const [first, second] = [await member(), await member()];
     await put(second, 'a');
     const before = lastOwner(directory)?.socket;
-    const lockFile = openSync(join(directory, 'lock.mdb'), 'r+');
+    const lockFile = new LockFile(directory);
     try {
-      setBack(lockFile);
-      if (!mendable) writeSync(lockFile, Buffer.alloc(4), 0, 4, 0);
+      lockFile.setBack();
+      if (!mendable) lockFile.disguise();
       expect(await keys(first)).toEqual(['a']);
       expect(lastOwner(directory)?.socket === before).toBe(mendable);
       await put(second, 'b');
       expect(await keys(first)).toEqual(['a', 'b']);
     } finally {
-      closeSync(lockFile);
+      lockFile.close();
     }
   });
 

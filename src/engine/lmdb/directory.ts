@@ -11,7 +11,6 @@ import {
   closeSync,
   existsSync,
   fsyncSync,
-  mkdirSync,
   openSync,
   readFileSync,
   renameSync,
@@ -22,11 +21,13 @@ import {
 import { dirname, join } from 'node:path';
 import { utf8 } from '../../base/bytes.ts';
 import { crc32c } from '../../base/checksum.ts';
+import { makeDirectory } from '../../base/directories.ts';
+import { LOCK_FILE } from '../../base/lmdb-note.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import { ERA_MAX } from '../../model/token.ts';
+import { openingFailed } from './failures.ts';
 
 export const DATA_FILE = 'data.mdb';
-export const LOCK_FILE = 'lock.mdb';
 const ERA_FILE = 'era';
 
 /** Network and cluster file systems by their magic number: locks and maps do not reach across. */
@@ -58,13 +59,21 @@ export interface DirectoryOptions {
 
 /** Makes the directory ready and private; throws when no store may stand there. */
 export function prepareDirectory(path: string, options: DirectoryOptions): void {
+  try {
+    prepare(path, options);
+  } catch (error) {
+    throw openingFailed(path, error);
+  }
+}
+
+function prepare(path: string, options: DirectoryOptions): void {
   if (existsSync(path)) {
     if (!statSync(path).isDirectory()) {
       throw new HoldfastError('not-a-store', `${path} is a file; a store is a directory`);
     }
   } else {
     if (!options.create) throw notFound(path);
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeDirectory(path, 0o700);
     syncDirectory(dirname(path));
   }
   checkFileSystem(path, options.allowFuse);

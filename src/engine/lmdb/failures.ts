@@ -1,5 +1,5 @@
 /** What a store says when it stops, and what its callers are told. */
-import { HoldfastError } from '../../model/errors.ts';
+import { HoldfastError, type Outcome } from '../../model/errors.ts';
 
 /** What was on its way to the disk may have been there before the other process claimed. */
 export function fencedOut(): HoldfastError {
@@ -20,7 +20,7 @@ export class RootSetBack extends HoldfastError {
   constructor() {
     super(
       'unavailable',
-      'LMDB takes an older commit of this store for the newest, and could not be set right: nothing ' +
+      'LMDB takes another commit of this store for the newest, and could not be set right: nothing ' +
         'was written in its place, and nothing is lost; open the store again',
       { outcome: 'unknown' },
     );
@@ -75,8 +75,8 @@ export function openingFailed(path: string, error: unknown): unknown {
   return new HoldfastError('storage-failed', `${text}: ${advice} open it again`, { cause: error });
 }
 
-/** The disk or LMDB refused a commit: whether it is there afterwards is not known. */
-export function storageFailed(error: unknown): HoldfastError {
+/** The disk or LMDB refused a commit: whether it is there afterwards is mostly not known. */
+export function storageFailed(error: unknown, outcome: Outcome = 'unknown'): HoldfastError {
   if (HoldfastError.is(error)) return error;
   const message = error instanceof Error ? error.message : String(error);
   return new HoldfastError(
@@ -84,6 +84,6 @@ export function storageFailed(error: unknown): HoldfastError {
     isNoSpace(error)
       ? `the disk is full (${message}): make room and open the store again; what was acknowledged is there`
       : `the disk refused a commit (${message}): the store stopped, and what was acknowledged is there`,
-    { outcome: 'unknown', cause: error },
+    { outcome, cause: error },
   );
 }

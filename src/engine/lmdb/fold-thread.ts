@@ -1,5 +1,6 @@
 /** The thread behind `folder.ts`: waits for marks, and folds the journal up to each. */
 import { parentPort, workerData } from 'node:worker_threads';
+import { leaveDescriptors } from '../../base/lmdb-note.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import { fencedOut, isNoSpace } from './failures.ts';
 import { fold } from './fold.ts';
@@ -15,6 +16,7 @@ const memory = new SegmentMemory();
 const onWriting = (): void => {
   Atomics.store(state, WRITING, 1);
 };
+leaveDescriptors();
 const native = openNative(path);
 
 function answerTo(next: JournalMark): FolderAnswer {

@@ -3,7 +3,7 @@ import type { Bytes } from '../../base/bytes.ts';
 import { systemRandom } from '../../base/system.ts';
 import type { Table } from '../../mvcc/table.ts';
 import type { JournalMark } from './format.ts';
-import { type Recovered, recover } from './journal.ts';
+import { recover } from './journal.ts';
 import { Probe, secretFrom } from './key-hash.ts';
 import { Layer } from './layer.ts';
 import type { SegmentMemory } from './segment-memory.ts';
@@ -18,6 +18,12 @@ export interface FoldOptions {
   readonly memory?: SegmentMemory;
 }
 
+/** What the journal holds beyond the tree, up to a mark. */
+export interface Gathered {
+  readonly changes: Layer;
+  readonly next: JournalMark;
+}
+
 /**
  * Folds what the journal holds beyond the tree, up to the segment of `next`, and notes that it goes
  * on there. In one commit of the tree, so a crash leaves all of it in the journal or none.
@@ -26,17 +32,31 @@ export function fold(
   tree: Tree,
   directory: string,
   next: JournalMark,
-  { onWriting = () => {}, memory }: FoldOptions = {},
-): Recovered {
+  { onWriting, memory }: FoldOptions = {},
+): void {
   memory?.begin();
-  const found = recover(directory, tree.head, next, memory);
-  const changes = collect(found.batches);
-  const work = (table: Table): void => {
+  foldIn(tree, gather(tree, directory, next, memory), onWriting);
+}
+
+/** The half of a fold that only reads. */
+export function gather(
+  tree: Tree,
+  directory: string,
+  next: JournalMark,
+  memory?: SegmentMemory,
+): Gathered {
+  return { changes: collect(recover(directory, tree.head, next, memory).batches), next };
+}
+
+export function foldIn(
+  tree: Tree,
+  { changes, next }: Gathered,
+  onWriting: () => void = () => {},
+): void {
+  tree.fold((table) => {
     apply(table, changes);
     onWriting();
-  };
-  tree.fold(work, next, changes.bytes);
-  return found;
+  }, next);
 }
 
 /** One layer of everything. Pages of the tree are then visited once, one after the other. */

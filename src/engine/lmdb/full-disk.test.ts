@@ -1,12 +1,14 @@
 /** A disk without room, for real: a small file system in memory, which takes root to mount. */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { utf8 } from '../../base/bytes.ts';
 import { type LmdbEngine, openLmdbEngine } from './engine.ts';
+import { openStore } from './opening.ts';
 
+const HOT = utf8('hot');
 const DISK_BYTES = 16 * 2 ** 20;
 let disk: string;
 let mounted = false;
@@ -83,4 +85,46 @@ describe('a full disk', () => {
     expect(kept.count).toBe(written - 2);
     expect((await engine.range({ key: utf8('again') })).count).toBe(1);
   });
+
+  it.for([100_000, 400_000])(
+    'with %i bytes left refuses a start, and keeps nothing of it',
+    async (left, test) => {
+      if (!mounted) return test.skip('mounting a file system takes root');
+      const path = join(disk, 'store');
+      await crashed(path, 10);
+      fill(left);
+      const before = readdirSync(path);
+      await expect(openStore(path)).rejects.toMatchObject({
+        code: 'storage-failed',
+        message: expect.stringContaining('make room'),
+      });
+      expect(readdirSync(path)).toEqual(before);
+      rmSync(join(disk, 'filler'));
+      const { store, close } = await openStore(path);
+      expect(store.committed.get(HOT)?.[0]).toBe(9);
+      await close();
+    },
+  );
+
+  it('lets a start fold far more than it has left, where little comes of it', async (test) => {
+    if (!mounted) return test.skip('mounting a file system takes root');
+    const path = join(disk, 'store');
+    await crashed(path, 1_500);
+    fill(1_000_000);
+    const { store, close } = await openStore(path);
+    expect(store.committed.get(HOT)?.[0]).toBe(1_499 % 256);
+    await close();
+  });
 });
+
+/** A store that is killed with one key in its journal, put again and again. */
+async function crashed(path: string, puts: number): Promise<void> {
+  const { store, tree, close } = await openStore(path);
+  for (let i = 0; i < puts; i++) {
+    await store.commit((table) => table.put(HOT, new Uint8Array(2_000).fill(i)));
+  }
+  tree.fold = () => {
+    throw new Error('as if it were killed');
+  };
+  await close();
+}

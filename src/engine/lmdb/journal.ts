@@ -5,15 +5,7 @@
  * nothing of a file but its bytes and costs the disk a single step. A segment that is full is
  * closed by a mark that says that the next one is there. One that is folded may become another.
  */
-import {
-  closeSync,
-  fdatasync,
-  fdatasyncSync,
-  openSync,
-  readdirSync,
-  statfsSync,
-  writevSync,
-} from 'node:fs';
+import { closeSync, fdatasync, fdatasyncSync, openSync, readdirSync, writevSync } from 'node:fs';
 import { type FileHandle, open, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Bytes } from '../../base/bytes.ts';
@@ -34,6 +26,7 @@ import {
   type Written,
 } from './journal-format.ts';
 import type { Pace } from './pace.ts';
+import { ensureRoom } from './room.ts';
 import { SegmentMemory } from './segment-memory.ts';
 import { SpareSegments, segmentOfSpare } from './spare-segments.ts';
 
@@ -52,6 +45,11 @@ const ZEROS = new Uint8Array(2 ** 20);
 interface Segment extends SegmentId {
   readonly fd: number;
   readonly room: number;
+}
+
+/** Where the journal of an owner begins. */
+export function beginOf(epoch: number): JournalMark {
+  return { epoch, segment: 1, ...JOURNAL_BEGIN };
 }
 
 export interface JournalOptions {
@@ -193,7 +191,8 @@ async function prepare(
   const path = join(directory, segmentName(epoch, segment));
   const spare = spares.take(room);
   if (spare === undefined) {
-    ensureRoom(directory, room);
+    // A disk that is full to the last byte would stop everything else as well.
+    ensureRoom(directory, 2 * room);
     await makeBlank(path, 'wx', room);
   } else {
     await makeBlank(spare, 'r+', room);
@@ -223,15 +222,6 @@ async function syncEntries(directory: string): Promise<void> {
   } finally {
     await entries.close();
   }
-}
-
-/** Before it is tried: a disk that is full to the last byte would stop everything else as well. */
-function ensureRoom(directory: string, room: number): void {
-  const { bavail, bsize } = statfsSync(directory);
-  if (bavail * bsize >= 2 * room) return;
-  throw Object.assign(new Error(`there is no space for ${room} bytes of journal`), {
-    code: 'ENOSPC',
-  });
 }
 
 /** In steps, each on the disk before the next, so that nobody else's sync waits for all of it. */

@@ -3,31 +3,21 @@
  * newest: the first test shows that it does, the others set its note back by hand.
  */
 import { spawn } from 'node:child_process';
-import {
-  closeSync,
-  existsSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  readSync,
-  rmSync,
-  writeSync,
-} from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { locate } from '../../../scripts/packages.mjs';
+import { LockFile } from '../../../test/lock-file.ts';
 import { text, utf8 } from '../../base/bytes.ts';
 import { claimElsewhere } from './claim.ts';
-import { DATA_FILE, LOCK_FILE } from './directory.ts';
+import { DATA_FILE } from './directory.ts';
 import { Journal } from './journal.ts';
 import { type OpenedStore, openStore } from './opening.ts';
 import { Tree } from './tree.ts';
 
-/** Where the lock file says which commit is the newest. */
-const NOTE_AT = 8;
 const NATIVE = pathToFileURL(join(import.meta.dirname, 'native.ts')).href;
 const OPENER = `
 const { openNative } = await import(process.argv[1]);
@@ -36,7 +26,7 @@ await openNative(process.argv[2]).close();
 
 let directory: string;
 let path: string;
-let fd: number | undefined;
+let lock: LockFile | undefined;
 const stores: OpenedStore[] = [];
 
 beforeEach(() => {
@@ -47,8 +37,8 @@ beforeEach(() => {
 afterEach(async () => {
   vi.restoreAllMocks();
   for (const opened of stores.splice(0)) await opened.close();
-  if (fd !== undefined) closeSync(fd);
-  fd = undefined;
+  lock?.close();
+  lock = undefined;
   rmSync(directory, { recursive: true, force: true });
 });
 
@@ -67,22 +57,10 @@ async function put({ store }: OpenedStore, key: string): Promise<void> {
 const has = ({ store }: OpenedStore, key: string): boolean =>
   store.committed.get(utf8(key)) !== undefined;
 
-/** The lock file of the moment. While the store is open a close here would end its file locks. */
-function lockFile(): number {
-  fd ??= openSync(join(path, LOCK_FILE), 'r+');
-  return fd;
-}
-
-function note(): number {
-  const bytes = Buffer.alloc(8);
-  readSync(lockFile(), bytes, 0, 8, NOTE_AT);
-  return Number(bytes.readBigUInt64LE());
-}
-
-function setBack(by = 1): void {
-  const bytes = Buffer.alloc(8);
-  bytes.writeBigUInt64LE(BigInt(note() - by));
-  writeSync(lockFile(), bytes, 0, 8, NOTE_AT);
+/** That of the moment. */
+function lockFile(): LockFile {
+  lock ??= new LockFile(path);
+  return lock;
 }
 
 /** What this is worth: LMDB as it would be without a look at the roots. */
@@ -102,7 +80,7 @@ describe.skipIf(locate('strace') === undefined)('a process that opens the data f
     const opened = await open();
     // The thread that folds is there.
     await opened.store.settle();
-    const before = note();
+    const before = lockFile().note();
     expect(before).toBe(opened.store.head.sequence);
     const trace = join(directory, 'trace');
     const child = spawn(
@@ -122,24 +100,24 @@ describe.skipIf(locate('strace') === undefined)('a process that opens the data f
       (readFileSync(trace, 'utf8').match(/pread64.* = \d+$/gm)?.length ?? 0) >= 2;
     while (!hasRead() && child.exitCode === null) await pause(5);
     await put(opened, 'meanwhile');
-    expect(note()).toBe(before + 1);
+    expect(lockFile().note()).toBe(before + 1);
     expect(await ended).toBe(0);
-    expect(note()).toBe(before);
+    expect(lockFile().note()).toBe(before);
     // And what the store makes of it.
     expect(has(opened, 'meanwhile')).toBe(true);
-    expect(note()).toBe(before + 1);
+    expect(lockFile().note()).toBe(before + 1);
   }, 30_000);
 });
 
-describe('a root that is older than the newest', () => {
+describe('a root that LMDB takes for the newest', () => {
   it('is not read from: the note is set right', async () => {
     const opened = await open();
     await put(opened, 'a');
     await put(opened, 'b');
-    const right = note();
-    setBack();
+    const right = lockFile().note();
+    lockFile().setBack();
     expect(['a', 'b'].map((key) => has(opened, key))).toEqual([true, true]);
-    expect(note()).toBe(right);
+    expect(lockFile().note()).toBe(right);
   });
 
   it('is no ground for a work: nothing comes of what it would have found', async () => {
@@ -151,7 +129,7 @@ describe('a root that is older than the newest', () => {
     await put(opened, 'a');
     await take('holder');
     await opened.store.settle();
-    setBack();
+    lockFile().setBack();
     await take('thief');
     expect(text(opened.store.committed.get(utf8('lock'))!)).toBe('holder');
   });
@@ -161,7 +139,7 @@ describe('a root that is older than the newest', () => {
     const { sequence, ownerEpoch } = opened.store.head;
     const rival = { pid: 1, host: 'here', socket: 'shared-00.sock' };
     await claimElsewhere(path, { sequence, ownerEpoch }, rival);
-    setBack();
+    lockFile().setBack();
     expect(() => opened.store.ensureOwned()).toThrow('fenced out');
     await expect(put(opened, 'late')).rejects.toMatchObject({ code: 'storage-failed' });
   });
@@ -170,14 +148,14 @@ describe('a root that is older than the newest', () => {
     const opened = await open();
     await put(opened, 'a');
     await put(opened, 'b');
-    const right = note();
-    setBack(2);
+    const right = lockFile().note();
+    lockFile().setBack(2);
     expect(['a', 'b'].map((key) => has(opened, key))).toEqual([true, true]);
     // It leads to the root of its parity, which is the newest.
-    expect(note()).toBe(right - 2);
+    expect(lockFile().note()).toBe(right - 2);
     await put(opened, 'c');
     expect(['a', 'b', 'c'].map((key) => has(opened, key))).toEqual([true, true, true]);
-    expect(note()).toBe(right + 1);
+    expect(lockFile().note()).toBe(right + 1);
   });
 
   it('is not folded on by the thread', async () => {
@@ -186,7 +164,7 @@ describe('a root that is older than the newest', () => {
     await put(opened, 'b');
     const { ensureOwned } = opened.tree;
     opened.tree.ensureOwned = () => {};
-    setBack();
+    lockFile().setBack();
     const putting = put(opened, 'c');
     opened.tree.ensureOwned = ensureOwned;
     await putting;
@@ -199,7 +177,7 @@ describe('a root that is older than the newest', () => {
     expect(has(opened, 'a')).toBe(true);
     const refresh = opened.tree.refresh.bind(opened.tree);
     opened.tree.refresh = (sequence) => {
-      setBack();
+      lockFile().setBack();
       refresh(sequence);
       expect(opened.tree.head.sequence).toBe(sequence);
     };
@@ -214,7 +192,7 @@ describe('a root that is older than the newest', () => {
     await first.close();
     const claim = Tree.claim;
     vi.spyOn(Tree, 'claim').mockImplementationOnce((...parts) => {
-      setBack();
+      lockFile().setBack();
       return claim(...parts);
     });
     const next = await open();
@@ -231,7 +209,7 @@ describe('a root that is older than the newest', () => {
     await first.close();
     const create = Journal.create;
     vi.spyOn(Journal, 'create').mockImplementationOnce((options) => {
-      setBack();
+      lockFile().setBack();
       return create(options);
     });
     const next = await open();
@@ -239,16 +217,24 @@ describe('a root that is older than the newest', () => {
     expect(next.store.head.ownerEpoch).toBe(first.store.head.ownerEpoch + 1);
   });
 
+  it('that is ahead of both is not written on', async () => {
+    const opened = await open();
+    await put(opened, 'a');
+    lockFile().setBack(-2);
+    await put(opened, 'b');
+    expect(opened.store.failure).toMatchObject({ code: 'unavailable' });
+    await opened.close();
+    const next = await open();
+    expect(['a', 'b'].map((key) => has(next, key))).toEqual([true, true]);
+  });
+
   it('that cannot be set right is neither read from nor written on', async () => {
     for (const by of [1, 2]) {
       const opened = await open();
       await put(opened, 'a');
       await put(opened, 'b');
-      // Not a lock file that we know: nothing is changed in it.
-      const magic = Buffer.alloc(4);
-      readSync(lockFile(), magic, 0, 4, 0);
-      writeSync(lockFile(), Buffer.alloc(4), 0, 4, 0);
-      setBack(by);
+      lockFile().disguise();
+      lockFile().setBack(by);
       if (by === 1) {
         const refused = expect.objectContaining({ code: 'unavailable' });
         expect(() => has(opened, 'b')).toThrow(refused);
@@ -256,7 +242,7 @@ describe('a root that is older than the newest', () => {
       await put(opened, 'c').catch(() => {});
       expect(opened.store.failure).toMatchObject({ code: 'unavailable' });
       expect(() => opened.store.look()).toThrow('stopped');
-      writeSync(lockFile(), magic, 0, 4, 0);
+      lockFile().reveal();
       await opened.close();
       const next = await open();
       const kept = by === 1 ? ['a', 'b'] : ['a', 'b', 'c'];
@@ -270,8 +256,8 @@ describe('a root that is older than the newest', () => {
     unguarded(opened);
     await put(opened, 'a');
     await put(opened, 'b');
-    setBack();
-    opened.tree.fold((table) => table.put(utf8('c'), utf8('c')), opened.tree.head.journal, 2);
+    lockFile().setBack();
+    opened.tree.fold((table) => table.put(utf8('c'), utf8('c')), opened.tree.head.journal);
     expect(['a', 'b', 'c'].map((key) => has(opened, key))).toEqual([true, false, true]);
   });
 });

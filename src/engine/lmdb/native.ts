@@ -10,6 +10,7 @@
  */
 import { open as openLmdb } from 'lmdb';
 import type { Bytes } from '../../base/bytes.ts';
+import { lockFileOf, type Noted } from '../../base/lmdb-note.ts';
 
 export interface ReadTransaction {
   done(): void;
@@ -27,10 +28,8 @@ export interface RangeOptions extends ReadOptions {
   readonly exclusiveStart?: boolean;
 }
 
-export interface Statistics {
+export interface Statistics extends ReturnType<Noted['getStats']> {
   readonly pageSize: number;
-  /** The number of the newest commit, by the roots in the data file. */
-  readonly lastTxnId: number;
   readonly lastPageNumber: number;
   readonly treeBranchPageCount: number;
   readonly treeLeafPageCount: number;
@@ -38,8 +37,7 @@ export interface Statistics {
 }
 
 /** The part of an `lmdb` database in use here; the package's own types leave some of it out. */
-export interface Native {
-  readonly directory: string;
+export interface Native extends Noted {
   /** Length of what `getBinaryFast` found last. */
   readonly lastSize: number;
   /** The bytes stand in a buffer that the next read overwrites. */
@@ -51,7 +49,6 @@ export interface Native {
   removeSync(key: Bytes): boolean;
   /** An exception aborts it. Commits and syncs before it returns. */
   transactionSync<T>(work: () => T): T;
-  getWriteTxnId(): number;
   useReadTransaction(): ReadTransaction;
   resetReadTxn(): void;
   getStats(): Statistics;
@@ -83,7 +80,10 @@ export function openNative(directory: string): Native {
         permissionsMode: 0o600,
       };
       const opened = openLmdb(options as Parameters<typeof openLmdb>[0]);
-      return Object.assign(opened, { directory }) as unknown as Native;
+      return Object.assign(opened, {
+        directory,
+        lockFile: lockFileOf(directory),
+      }) as unknown as Native;
     } catch (error) {
       failure = error;
       if ((error as { code?: unknown }).code !== 12) throw error;

@@ -20,6 +20,7 @@ import { encodeHead, HEAD_KEY, seal } from './format.ts';
 import { recover } from './journal.ts';
 import { openNative } from './native.ts';
 import { openStore, verifyStore } from './opening.ts';
+import { restore } from './restore.ts';
 import { Tree } from './tree.ts';
 
 let directory: string;
@@ -62,6 +63,14 @@ describe('opening', () => {
   it('says that a file is no store', async () => {
     writeFileSync(path, 'hello');
     await expect(openStore(path)).rejects.toMatchObject({ code: 'not-a-store' });
+  });
+
+  it('says that no directory can be made where the store is to stand', async () => {
+    writeFileSync(path, '');
+    const below = join(path, 'store');
+    const refused = { code: 'storage-failed', message: expect.stringContaining(below) };
+    await expect(openStore(below)).rejects.toMatchObject(refused);
+    await expect(restore([], below)).rejects.toMatchObject(refused);
   });
 
   it('says what was in its way', async () => {

@@ -96,7 +96,7 @@ export function presentOwner(path: string): PresentOwner | undefined {
     return { record: seen.owner, opening: seen.head.journal.epoch < seen.head.ownerEpoch };
   } catch (error) {
     if (HoldfastError.is(error)) return undefined;
-    throw error;
+    throw openingFailed(path, error);
   }
 }
 
@@ -329,6 +329,14 @@ export function inUse(path: string, owner: OwnerRecord): HoldfastError {
 
 /** Reads everything and throws what is wrong. The store must not be in use. */
 export async function verifyStore(path: string): Promise<VerifiedStore> {
+  try {
+    return await verified(path);
+  } catch (error) {
+    throw openingFailed(path, error);
+  }
+}
+
+async function verified(path: string): Promise<VerifiedStore> {
   prepareDirectory(path, { create: false, allowFuse: true, warn: () => {} });
   const seen = lookInto(path);
   if (!seen?.head) throw new HoldfastError('store-not-found', `nothing was ever stored at ${path}`);

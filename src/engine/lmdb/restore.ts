@@ -6,21 +6,17 @@
  * file survives the exchange) and at least what the operator asks for. The witness is raised before
  * the data is exchanged: a crash between the two wastes an era, the other order could reuse one.
  */
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Bytes } from '../../base/bytes.ts';
+import { makeDirectory } from '../../base/directories.ts';
+import { LOCK_FILE } from '../../base/lmdb-note.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import { ERA_MAX } from '../../model/token.ts';
 import { type BackupEntry, readBackup, restoredState } from '../../mvcc/backup.ts';
 import { encodeState, STATE_KEY, type State } from '../../mvcc/layout.ts';
-import {
-  checkFileSystem,
-  DATA_FILE,
-  LOCK_FILE,
-  readEra,
-  syncDirectory,
-  writeEra,
-} from './directory.ts';
+import { checkFileSystem, DATA_FILE, readEra, syncDirectory, writeEra } from './directory.ts';
+import { openingFailed } from './failures.ts';
 import { type OpenedStore, openStore } from './opening.ts';
 import { livingSockets } from './owner.ts';
 import type { Tree } from './tree.ts';
@@ -53,10 +49,12 @@ export async function restore(
   path: string,
   options: RestoreOptions = {},
 ): Promise<Restored> {
-  mkdirSync(path, { recursive: true, mode: 0o700 });
-  checkFileSystem(path, options.allowFuse ?? false);
+  onDisk(path, () => {
+    makeDirectory(path, 0o700);
+    checkFileSystem(path, options.allowFuse ?? false);
+  });
   await refuseIfUsed(path);
-  sweepBuildings(path);
+  onDisk(path, () => sweepBuildings(path));
   const building = join(path, `restoring-${process.pid}`);
   try {
     const known = readEra(path) ?? -1;
@@ -67,14 +65,24 @@ export async function restore(
     );
     const held = await hold(path);
     try {
-      writeEra(path, state.era);
-      exchange(building, path);
+      onDisk(path, () => {
+        writeEra(path, state.era);
+        exchange(building, path);
+      });
     } finally {
       await held?.close();
     }
     return { era: state.era, revision: state.revision, records };
   } finally {
     rmSync(building, { recursive: true, force: true });
+  }
+}
+
+function onDisk(path: string, work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    throw openingFailed(path, error);
   }
 }
 
@@ -140,8 +148,7 @@ async function load(
     if (step.done) return { found: step.value, records };
     const entries = step.value;
     records += entries.length;
-    const bytes = entries.reduce((sum, { key, value }) => sum + key.length + value.length, 0);
-    tree.fold((table) => putAll(table, entries), tree.head.journal, bytes);
+    tree.fold((table) => putAll(table, entries), tree.head.journal);
   }
 }
 

@@ -7,9 +7,8 @@
  * segments into the tree meanwhile.
  *
  * A batch is acknowledged only if the store is still ours *after* its sync. Who takes over claims
- * first and reads then: so he reads the batch, or we see his claim and acknowledge nothing.
- *
- * A write or sync that failed finishes the store; a second try may report success for lost pages.
+ * first and reads then: so he reads the batch, or we see his claim and acknowledge nothing. A write
+ * or sync that failed finishes the store; a second try may report success for lost pages.
  */
 import { setImmediate as endOfTurn } from 'node:timers/promises';
 import { systemClock, systemRandom } from '../../base/system.ts';
@@ -17,10 +16,10 @@ import type { HoldfastError } from '../../model/errors.ts';
 import type { Store, Table, TableReader } from '../../mvcc/table.ts';
 import { ChangeMemory, FreePieces } from './change-memory.ts';
 import { closedError, faultOf, isNoSpace, refusal, storageFailed } from './failures.ts';
-import { fold } from './fold.ts';
+import { fold, foldIn, gather } from './fold.ts';
 import { Folder } from './folder.ts';
 import { type Head, type JournalMark, NO_JOURNAL } from './format.ts';
-import { Journal, type SegmentRooms, sweepSegments } from './journal.ts';
+import { beginOf, Journal, type SegmentRooms, sweepSegments } from './journal.ts';
 import { type HashSecret, Probe, secretFrom } from './key-hash.ts';
 import { Layer, type SealedBatch } from './layer.ts';
 import { LayersReader } from './layers.ts';
@@ -140,9 +139,11 @@ export class LmdbStore implements Store {
   static async open(parts: StoreParts): Promise<LmdbStore> {
     const { path, tree, rooms } = parts;
     const { storeId, ownerEpoch: epoch } = tree.head;
+    // Read first: a start that is refused for what it finds leaves no segment behind.
+    const found = gather(tree, path, beginOf(epoch));
     const journal = await Journal.create({ directory: path, storeId, epoch, rooms });
     try {
-      fold(tree, path, journal.mark);
+      foldIn(tree, found);
     } catch (error) {
       await journal.close();
       throw error;

@@ -7,15 +7,14 @@
  * a sync that failed once may report success the next time although the pages are lost, so it is
  * never tried again.
  *
- * LMDB notes in its lock file which root is the newest, and whoever opens the data file sets the note
- * to what he read there a moment before: a commit that came in between is then passed over, and the
- * next one written in its place. So each commit looks at the roots themselves, under LMDB's lock; no
- * look goes behind what this process has seen; whoever finds the note too old sets it right; and a
- * claim is made in two commits, so that the former owner meets it in whichever of the two roots he is
- * shown.
+ * LMDB may take an older root for the newest (`base/lmdb-note.ts`). So each commit looks at the roots
+ * themselves, under LMDB's lock; no look goes behind what this process has seen; whoever finds the
+ * note too old sets it right; and a claim is made in two commits, so that the former owner meets it in
+ * whichever of the two roots he is shown.
  */
 import { createHash } from 'node:crypto';
 import type { Bytes } from '../../base/bytes.ts';
+import { goesOnFromNewest, NOTE_ATTEMPTS, raiseNote } from '../../base/lmdb-note.ts';
 import { HoldfastError } from '../../model/errors.ts';
 import type { Table, TableReader } from '../../mvcc/table.ts';
 import { Batch, makeWorkspace, type Workspace } from './batch.ts';
@@ -36,7 +35,6 @@ import {
   seal,
 } from './format.ts';
 import type { Native } from './native.ts';
-import { raiseNote } from './note.ts';
 import { NativeReader, readRecord } from './reader.ts';
 import { ensureRoom } from './room.ts';
 
@@ -44,8 +42,8 @@ const sha256 = (bytes: Bytes): Bytes => new Uint8Array(createHash('sha256').upda
 
 const NOTHING: Bytes = new Uint8Array(0);
 
-/** How often LMDB's note is set right for one look or commit: each opener can spoil it once. */
-const ATTEMPTS = 5;
+/** More than the pages from the root to the head and to the list of free pages. */
+const PATHS_BYTES = 2 ** 18;
 
 /** Which state of the store a claim is meant for. */
 export type Seen = Pick<Head, 'sequence' | 'ownerEpoch'>;
@@ -76,7 +74,7 @@ export class Tree {
   static claim(native: Native, seen: Seen | undefined, fresh: Head, owner: OwnerRecord): Tree {
     const tree = new Tree(native, fresh);
     const record = encodeOwner(owner);
-    ensureRoom(native, record.length);
+    ensureRoomForPaths(native.directory);
     tree.#transact(() => {
       const now = tree.#readHead();
       if (now?.sequence !== seen?.sequence || now?.ownerEpoch !== seen?.ownerEpoch) {
@@ -86,7 +84,7 @@ export class Tree {
       return tree.#writeHead(record, now ? { ...now, ownerEpoch: now.ownerEpoch + 1 } : fresh);
     });
     // Now the root before it is a claimed one, too.
-    tree.fold(() => {}, tree.head.journal, 0);
+    tree.#transact(() => tree.#evaluate(() => {}, tree.head.journal));
     return tree;
   }
 
@@ -137,11 +135,11 @@ export class Tree {
   }
 
   /**
-   * One commit: runs `work`, which writes `bytes`, and says where the journal goes on from it. All of
-   * it is on the disk when this returns. An exception of `work` takes everything back.
+   * One commit: runs `work` and says where the journal goes on from it. All of it is on the disk
+   * when this returns. An exception of `work` takes everything back.
    */
-  fold(work: (table: Table) => void, journal: JournalMark, bytes: number): void {
-    ensureRoom(this.#native, bytes);
+  fold(work: (table: Table) => void, journal: JournalMark): void {
+    ensureRoomForPaths(this.#native.directory);
     this.#transact(() => this.#evaluate(work, journal));
   }
 
@@ -184,7 +182,7 @@ export class Tree {
         this.#attempt(change);
         return;
       } catch (error) {
-        if (!(error instanceof RootSetBack) || attempt === ATTEMPTS) throw error;
+        if (!(error instanceof RootSetBack) || attempt === NOTE_ATTEMPTS) throw error;
       }
     }
   }
@@ -214,13 +212,11 @@ export class Tree {
 
   /** In a transaction: nobody else writes a root meanwhile. */
   #ensureNewest(): void {
-    const number = this.#native.getWriteTxnId();
     // The package runs the work also when LMDB has refused to begin.
-    if (number === 0) throw new HoldfastError('storage-failed', 'LMDB began no transaction');
-    const { lastTxnId } = this.#native.getStats();
-    if (number > lastTxnId) return;
-    raiseNote(this.#native.directory, lastTxnId);
-    throw new RootSetBack();
+    if (this.#native.getWriteTxnId() === 0) {
+      throw new HoldfastError('storage-failed', 'LMDB began no transaction');
+    }
+    if (!goesOnFromNewest(this.#native)) throw new RootSetBack();
   }
 
   #evaluate(work: (table: Table) => void, journal: JournalMark): Head {
@@ -260,14 +256,26 @@ function readHead(native: Native): Head | undefined {
 /** The head as of commit `newest` or a later one; undefined when there is none any more. */
 function readNewest(native: Native, newest: number): Head | undefined {
   let head: Head | undefined;
-  for (let attempt = 1; attempt <= ATTEMPTS; attempt++) {
-    if (attempt > 1) raiseNote(native.directory, native.getStats().lastTxnId);
+  for (let attempt = 1; attempt <= NOTE_ATTEMPTS; attempt++) {
+    if (attempt > 1) raiseNote(native);
     native.resetReadTxn();
     head = readHead(native);
     if (head && head.sequence >= newest) return head;
   }
   if (head) throw new RootSetBack();
   return undefined;
+}
+
+/**
+ * LMDB is not asked on a disk that has no room: what it says of a page that is refused runs past the
+ * end of its buffer, which can end the process.
+ */
+function ensureRoomForPaths(directory: string): void {
+  try {
+    ensureRoom(directory, PATHS_BYTES);
+  } catch (error) {
+    throw storageFailed(error, 'rejected');
+  }
 }
 
 function isSame(found: Bytes, length: number, known: Bytes): boolean {
