@@ -59,7 +59,7 @@ export const LOCAL: Readonly<Record<string, LocalGuard>> = {
     },
     mark: async (directory) => {
       const fenced = await FencedDirectory.open(directory);
-      const mark = fenced.mark();
+      const mark = await fenced.mark();
       await fenced.close();
       return mark;
     },

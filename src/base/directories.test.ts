@@ -1,6 +1,10 @@
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { Worker } from 'node:worker_threads';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { makeDirectory } from './directories.ts';
 
@@ -30,6 +34,27 @@ describe('a directory', () => {
         makeDirectory(join(root, ...names));
     expect(make('file')).toThrow(expect.objectContaining({ code: 'EEXIST' }));
     expect(make('file', 'a', 'b')).toThrow(expect.objectContaining({ code: 'ENOTDIR' }));
+  });
+
+  it('is made by several at once', async () => {
+    const tsx = pathToFileURL(createRequire(import.meta.url).resolve('tsx/package.json'));
+    const program = `
+      const { loader, module, root } = require('node:worker_threads').workerData;
+      import(loader).then(async ({ register }) => {
+        register();
+        const { makeDirectory } = await import(module);
+        for (let i = 0; i < 1_000; i++) makeDirectory(root + '/' + i + '/a/b');
+      });
+    `;
+    const workerData = {
+      loader: new URL('./dist/esm/api/index.mjs', tsx).href,
+      module: pathToFileURL(join(import.meta.dirname, 'directories.ts')).href,
+      root,
+    };
+    const threads = [1, 2, 3].map(() => new Worker(program, { eval: true, workerData }));
+    // An error of a thread is one of the test.
+    await Promise.all(threads.map((thread) => once(thread, 'exit')));
+    expect(readdirSync(root)).toHaveLength(1_000);
   });
 
   it.runIf(existsSync('/proc/self'))('is refused where the system makes none', () => {

@@ -4,18 +4,27 @@ import { dirname } from 'node:path';
 
 /**
  * Makes the directory and what is missing above it. Node.js can do that, too, but goes on for ever
- * where the system says that something is missing although the directory above is there, as below
- * `/proc` and on a file system that is mounted read-only.
+ * below `/proc`, where something is missing although the directory above is there; and of a file
+ * system that is mounted read-only it says the same.
  */
 export function makeDirectory(path: string, mode = 0o777): void {
+  try {
+    makeOne(path, mode);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const above = dirname(path);
+    if (code !== 'ENOENT' || above === path) throw error;
+    // Another process may have made it by now.
+    if (!existsSync(above)) makeDirectory(above, mode);
+    makeOne(path, mode);
+  }
+}
+
+function makeOne(path: string, mode: number): void {
   try {
     mkdirSync(path, { mode });
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST' && statSync(path).isDirectory()) return;
-    const above = dirname(path);
-    if (code !== 'ENOENT' || existsSync(above)) throw error;
-    makeDirectory(above, mode);
-    makeDirectory(path, mode);
+    if (code !== 'EEXIST' || !statSync(path).isDirectory()) throw error;
   }
 }

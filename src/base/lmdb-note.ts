@@ -8,7 +8,7 @@
  * A lock file that was opened for it stays open: a close would end the locks that LMDB has on it for
  * the whole process. So it is left alone in threads that take their descriptors with them.
  */
-import { openSync, readSync, statSync, writeSync } from 'node:fs';
+import { type BigIntStats, fstatSync, openSync, readSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 
@@ -40,8 +40,7 @@ export function leaveDescriptors(): void {
 
 /** Which lock file stands in the directory. */
 export function lockFileOf(directory: string): string {
-  const { dev, ino } = statSync(join(directory, LOCK_FILE), { bigint: true });
-  return `${dev} ${ino}`;
+  return identity(statSync(join(directory, LOCK_FILE), { bigint: true }));
 }
 
 /**
@@ -63,8 +62,8 @@ export function raiseNote(native: Pick<Noted, 'directory' | 'lockFile' | 'getSta
   const { directory, lockFile } = native;
   if (!descriptorsStay) return false;
   try {
-    if (lockFileOf(directory) !== lockFile) return false;
     const fd = opened(directory, lockFile);
+    if (fd === undefined) return false;
     const newest = native.getStats().lastTxnId;
     // In the byte order of the machine, as LMDB writes them.
     const [magic] = read(fd, new Uint32Array(1), 0);
@@ -80,12 +79,17 @@ export function raiseNote(native: Pick<Noted, 'directory' | 'lockFile' | 'getSta
 
 const files = new Map<string, number>();
 
-function opened(directory: string, lockFile: string): number {
-  const known = files.get(lockFile);
-  if (known !== undefined) return known;
-  const fd = openSync(join(directory, LOCK_FILE), 'r+');
-  files.set(lockFile, fd);
-  return fd;
+/** Undefined: another lock file stands there by now. */
+function opened(directory: string, lockFile: string): number | undefined {
+  if (!files.has(lockFile) && lockFileOf(directory) === lockFile) {
+    const fd = openSync(join(directory, LOCK_FILE), 'r+');
+    files.set(identity(fstatSync(fd, { bigint: true })), fd);
+  }
+  return files.get(lockFile);
+}
+
+function identity({ dev, ino }: BigIntStats): string {
+  return `${dev} ${ino}`;
 }
 
 function read<T extends Uint32Array | BigUint64Array>(fd: number, into: T, at: number): T {

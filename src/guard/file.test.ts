@@ -92,7 +92,7 @@ describe('a fenced directory', () => {
         const happened = step !== 'staged';
         expect((await after.read('a')).toString()).toBe(happened ? 'new' : 'old');
         expect((await after.read('log')).toString()).toBe(happened ? 'first\nsecond\n' : 'first\n');
-        expect(after.mark()).toBe(happened ? 11n : 10n);
+        expect(await after.mark()).toBe(happened ? 11n : 10n);
         if (happened) await expect(after.write(10n, 'a', 'late')).rejects.toThrow('stale');
         await after.write(12n, 'a', 'next');
         await after.close();
@@ -105,7 +105,7 @@ describe('a fenced directory', () => {
     const tokens = Array.from({ length: 32 }, (_, i) => BigInt((i * 7) % 32) + 1n);
     await Promise.allSettled(tokens.map((t, i) => open[i % 4]!.write(t, 'f', String(t))));
     expect(await content('f')).toBe('32');
-    expect(open[0]!.mark()).toBe(32n);
+    expect(await open[0]!.mark()).toBe(32n);
     for (const each of open) await each.close();
   });
 

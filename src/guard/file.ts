@@ -147,7 +147,7 @@ export class FencedDirectory {
     const claim = this.#gate.read(as, this.#resource);
     const paths = await this.#checkedPaths(changes);
     // A stale token is usually seen here, before anything is staged; step 2 decides.
-    this.#compare(this.#table.read(MARK), claim, rule);
+    this.#compare(await this.#table.read(MARK), claim, rule);
     const staged = await this.#stageAll(changes);
     try {
       this.#onStep('staged');
@@ -179,12 +179,12 @@ export class FencedDirectory {
     } catch (cause) {
       throw fileError(cause, target);
     } finally {
-      if (claim) this.#compare(this.#table.read(MARK), claim, 'reign');
+      if (claim) this.#compare(await this.#table.read(MARK), claim, 'reign');
     }
   }
 
-  mark(): Token {
-    return readMark(this.#table.read(MARK))?.token ?? 0n;
+  async mark(): Promise<Token> {
+    return readMark(await this.#table.read(MARK))?.token ?? 0n;
   }
 
   async close(): Promise<void> {
@@ -392,7 +392,7 @@ export class FencedDirectory {
 function ensureWellFormed(change: FileChange): void {
   const { type, path, from, to, data } = change as Readonly<Record<string, unknown>>;
   const isText = (value: unknown): boolean => typeof value === 'string';
-  const hasData = isText(data) || data instanceof Uint8Array;
+  const hasData = isText(data) || ArrayBuffer.isView(data);
   const formed =
     type === 'rename'
       ? isText(from) && isText(to)

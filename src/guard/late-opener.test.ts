@@ -70,6 +70,19 @@ describe('marks whose newest commit LMDB passed over', () => {
     }
   });
 
+  it('are as good where somebody wrote no number, as former versions', async () => {
+    const { marks, lockFile } = await raised();
+    const former = open<string>({ path: root, noSubdir: false, encoding: 'string' } as object);
+    ends.push(() => former.close());
+    for (let round = 0; round < 2; round++) {
+      await former.put('else', 'x');
+      if (round === 1) lockFile.setBack();
+      expect(await marks.raise(claim(4n), 'reign', 2)).toMatchObject({ admitted: false });
+      // And now it has one again.
+      expect(former.get('newest')).toMatch(new RegExp(` ${lockFile.note()}$`));
+    }
+  });
+
   it('are neither read nor raised where that cannot be set right', async () => {
     const { marks, lockFile } = await raised();
     lockFile.disguise();

@@ -13,13 +13,7 @@ import { open } from 'lmdb';
 import { utf8 } from '../base/bytes.ts';
 import { crc32c } from '../base/checksum.ts';
 import { makeDirectory } from '../base/directories.ts';
-import {
-  goesOnFromNewest,
-  lockFileOf,
-  NOTE_ATTEMPTS,
-  type Noted,
-  raiseNote,
-} from '../base/lmdb-note.ts';
+import { goesOnFromNewest, lockFileOf, NOTE_ATTEMPTS, type Noted } from '../base/lmdb-note.ts';
 import { HoldfastError } from '../model/errors.ts';
 import { formatToken, parseToken } from '../model/token.ts';
 import type { Rule } from './fence.ts';
@@ -44,7 +38,7 @@ interface Native extends Noted {
   close(): Promise<void>;
 }
 
-/** The number of the commit that the view is of; absent in marks of former versions. */
+/** The number of the commit that the view is of; former versions wrote none. */
 const NEWEST = 'newest';
 
 /** LMDB must be opened once per process and path. */
@@ -88,20 +82,17 @@ export class MarkTable {
     return await run;
   }
 
-  read(key: string): unknown {
-    let right = false;
-    for (let attempt = 1; ; attempt++) {
-      const { lastTxnId } = this.#native.getStats();
-      // A cached read transaction could still show what was before another process's commit.
-      this.#native.resetReadTxn();
-      const stored = this.#native.get(key);
-      const seen = decode(NEWEST, this.#native.get(NEWEST));
-      // Where the note is right and the number is not, somebody wrote who writes no number.
-      const last = attempt === NOTE_ATTEMPTS && (right || seen === undefined);
-      if (Number(seen ?? 0) >= lastTxnId || last) return decode(key, stored);
-      if (attempt === NOTE_ATTEMPTS) throw passedOver();
-      right = raiseNote(this.#native);
-    }
+  /**
+   * As of the newest commit. What is newer than the view may not be durable yet, or have been passed
+   * over by LMDB: then a transaction tells.
+   */
+  async read(key: string): Promise<unknown> {
+    const { lastTxnId } = this.#native.getStats();
+    // A cached read transaction could still show what was before another process's commit.
+    this.#native.resetReadTxn();
+    const stored = this.#native.get(key);
+    if (this.#number() >= lastTxnId) return decode(key, stored);
+    return await this.transact((table) => table.get(key));
   }
 
   async close(): Promise<void> {
@@ -145,6 +136,11 @@ export class MarkTable {
     }
   }
 
+  /** Of the commit that is seen. */
+  #number(): number {
+    return Number(decode(NEWEST, this.#native.get(NEWEST)) ?? 0);
+  }
+
   #run<T>(work: (table: TableTransaction) => T): T {
     const native = this.#native;
     const writes = new Map<string, string | undefined>();
@@ -153,7 +149,10 @@ export class MarkTable {
       put: (key, next) => void writes.set(key, encode(key, next)),
       remove: (key) => void writes.set(key, undefined),
     });
-    if (writes.size > 0) writes.set(NEWEST, encode(NEWEST, native.getWriteTxnId()));
+    const number = native.getWriteTxnId();
+    // Also after somebody who wrote none, for all who look.
+    const unnumbered = this.#number() < number - 1;
+    if (writes.size > 0 || unnumbered) writes.set(NEWEST, encode(NEWEST, number));
     for (const [key, stored] of writes) {
       if (stored === undefined) native.removeSync(key);
       else native.putSync(key, stored);
@@ -188,7 +187,7 @@ export class LmdbMarks implements MarkStore {
   async raise(claim: Claim, rule: Rule, atMs: number): Promise<MarkVerdict> {
     const key = markKey(claim.resource);
     // Most operations come under the mark's own token and change nothing: no commit, no sync.
-    const seen = decide(readMark(this.#table.read(key)), claim, rule, atMs);
+    const seen = decide(readMark(await this.#table.read(key)), claim, rule, atMs);
     if (!seen.raised) return seen;
     return await this.#table.transact((table) => {
       const verdict = decide(readMark(table.get(key)), claim, rule, atMs);
@@ -198,7 +197,7 @@ export class LmdbMarks implements MarkStore {
   }
 
   async mark(resource: string): Promise<Mark> {
-    return readMark(this.#table.read(markKey(resource))) ?? { token: 0n };
+    return readMark(await this.#table.read(markKey(resource))) ?? { token: 0n };
   }
 
   async close(): Promise<void> {

@@ -67,6 +67,9 @@ export function prepareDirectory(path: string, options: DirectoryOptions): void 
 }
 
 function prepare(path: string, options: DirectoryOptions): void {
+  if (path.includes('\0')) {
+    throw new HoldfastError('invalid-argument', 'the path of a store has no zero byte in it');
+  }
   if (existsSync(path)) {
     if (!statSync(path).isDirectory()) {
       throw new HoldfastError('not-a-store', `${path} is a file; a store is a directory`);

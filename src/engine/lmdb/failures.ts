@@ -68,7 +68,8 @@ const EINVAL = 22;
 /** What comes from below while a store is opened. A fault in the software is not for a caller. */
 export function openingFailed(path: string, error: unknown): unknown {
   const { code, message } = error as { code?: unknown; message: string };
-  if (HoldfastError.is(error) || code === undefined) return error;
+  const fault = code === undefined || String(code).startsWith('ERR_');
+  if (HoldfastError.is(error) || fault) return error;
   const text = `the store at ${path} could not be opened (${message})`;
   if (code === EINVAL) return new HoldfastError('unavailable', text, { cause: error });
   const advice = isNoSpace(error) ? 'make room and' : 'see to the cause, and';

@@ -126,7 +126,7 @@ export class Folder {
 }
 
 function startThread(task: FolderTask): Worker {
-  // What it has opened of the lock file stays open when it ends: see `note.ts`.
+  // What it has opened of the lock file stays open when it ends: see `base/lmdb-note.ts`.
   const options: WorkerOptions = { workerData: task, execArgv: [], trackUnmanagedFds: false };
   if (!import.meta.url.endsWith('.ts')) {
     const entry = new URL('./fold-thread.js', import.meta.url);
