@@ -9,12 +9,13 @@
  * an older one for the newest (`base/lmdb-note.ts`).
  */
 import { realpathSync, statfsSync } from 'node:fs';
+import { setImmediate as endOfTurn } from 'node:timers/promises';
 import { open } from 'lmdb';
 import { utf8 } from '../base/bytes.ts';
 import { crc32c } from '../base/checksum.ts';
 import { makeDirectory } from '../base/directories.ts';
 import { goesOnFromNewest, lockFileOf, NOTE_ATTEMPTS, type Noted } from '../base/lmdb-note.ts';
-import { HoldfastError } from '../model/errors.ts';
+import { HoldfastError, type Outcome } from '../model/errors.ts';
 import { formatToken, parseToken } from '../model/token.ts';
 import type { Rule } from './fence.ts';
 import type { Claim, Mark } from './gate.ts';
@@ -63,7 +64,9 @@ export class MarkTable {
       present.users++;
       return present.table;
     }
-    const options: object = { path, noSubdir: false, encoding: 'string', overlappingSync: false };
+    // Batches by turns have a promise of their own, which rejects with a commit and nobody hears.
+    const sure = { overlappingSync: false, eventTurnBatching: false };
+    const options: object = { path, noSubdir: false, encoding: 'string', ...sure };
     const lmdb = open(options as Parameters<typeof open>[0]);
     const native = Object.assign(lmdb, { directory: path, lockFile: lockFileOf(path) });
     const table = new MarkTable(native as unknown as Native, path);
@@ -87,11 +90,8 @@ export class MarkTable {
    * over by LMDB: then a transaction tells.
    */
   async read(key: string): Promise<unknown> {
-    const { lastTxnId } = this.#native.getStats();
-    // A cached read transaction could still show what was before another process's commit.
-    this.#native.resetReadTxn();
-    const stored = this.#native.get(key);
-    if (this.#number() >= lastTxnId) return decode(key, stored);
+    const { stored, isNewest } = this.#view(key);
+    if (isNewest) return decode(key, stored);
     return await this.transact((table) => table.get(key));
   }
 
@@ -125,20 +125,27 @@ export class MarkTable {
         return { error };
       }
     };
+    // Once LMDB has given up a look says so, and a transaction would never end.
+    this.#view(NEWEST);
     try {
       return await await native.transaction(run);
-    } catch (cause) {
-      (cause as { commitError?: Promise<unknown> }).commitError?.catch(() => {});
-      throw new HoldfastError('storage-failed', `the marks could not be stored: ${cause}`, {
-        cause,
-        outcome: 'unknown',
-      });
+    } catch (error) {
+      throw notStored(await reasonOf(error), 'unknown');
     }
   }
 
-  /** Of the commit that is seen. */
-  #number(): number {
-    return Number(decode(NEWEST, this.#native.get(NEWEST)) ?? 0);
+  /** A record as it is seen, and whether no newer commit stands in the roots. */
+  #view(key: string): { readonly stored: string | undefined; readonly isNewest: boolean } {
+    const native = this.#native;
+    try {
+      const { lastTxnId } = native.getStats();
+      // A cached read transaction could still show what was before another process's commit.
+      native.resetReadTxn();
+      const stored = native.get(key);
+      return { stored, isNewest: numberIn(native.get(NEWEST)) >= lastTxnId };
+    } catch (error) {
+      throw HoldfastError.is(error) ? error : notStored(error, 'rejected');
+    }
   }
 
   #run<T>(work: (table: TableTransaction) => T): T {
@@ -151,7 +158,7 @@ export class MarkTable {
     });
     const number = native.getWriteTxnId();
     // Also after somebody who wrote none, for all who look.
-    const unnumbered = this.#number() < number - 1;
+    const unnumbered = numberIn(native.get(NEWEST)) < number - 1;
     if (writes.size > 0 || unnumbered) writes.set(NEWEST, encode(NEWEST, number));
     for (const [key, stored] of writes) {
       if (stored === undefined) native.removeSync(key);
@@ -162,6 +169,29 @@ export class MarkTable {
 }
 
 type Result<T> = { readonly value: T } | { readonly error: unknown };
+
+function numberIn(stored: string | undefined): number {
+  return Number(decode(NEWEST, stored) ?? 0);
+}
+
+function notStored(cause: unknown, outcome: Outcome): HoldfastError {
+  const text = `the marks could not be stored: ${(cause as Error).message}`;
+  return new HoldfastError('storage-failed', `${text}; see to the disk, and open the guard again`, {
+    cause,
+    outcome,
+  });
+}
+
+/** Why LMDB refused a commit: it tells on a second promise. */
+async function reasonOf(error: unknown): Promise<unknown> {
+  const { commitError } = error as { readonly commitError?: Promise<unknown> };
+  try {
+    await Promise.race([commitError, endOfTurn()]);
+    return error;
+  } catch (reason) {
+    return reason;
+  }
+}
 
 function passedOver(): HoldfastError {
   return new HoldfastError(
