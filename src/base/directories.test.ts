@@ -1,11 +1,8 @@
-import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
-import { Worker } from 'node:worker_threads';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { inThread } from '../../test/source-thread.ts';
 import { makeDirectory } from './directories.ts';
 
 let root: string;
@@ -37,23 +34,9 @@ describe('a directory', () => {
   });
 
   it('is made by several at once', async () => {
-    const tsx = pathToFileURL(createRequire(import.meta.url).resolve('tsx/package.json'));
-    const program = `
-      const { loader, module, root } = require('node:worker_threads').workerData;
-      import(loader).then(async ({ register }) => {
-        register();
-        const { makeDirectory } = await import(module);
-        for (let i = 0; i < 1_000; i++) makeDirectory(root + '/' + i + '/a/b');
-      });
-    `;
-    const workerData = {
-      loader: new URL('./dist/esm/api/index.mjs', tsx).href,
-      module: pathToFileURL(join(import.meta.dirname, 'directories.ts')).href,
-      root,
-    };
-    const threads = [1, 2, 3].map(() => new Worker(program, { eval: true, workerData }));
-    // An error of a thread is one of the test.
-    await Promise.all(threads.map((thread) => once(thread, 'exit')));
+    const path = join(import.meta.dirname, 'directories.ts');
+    const work = `for (let i = 0; i < 1_000; i++) source.makeDirectory(data.root + '/' + i + '/a/b');`;
+    await Promise.all([1, 2, 3].map(() => inThread(path, work, { root })));
     expect(readdirSync(root)).toHaveLength(1_000);
   });
 

@@ -1,10 +1,8 @@
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { pathToFileURL } from 'node:url';
-import { Worker } from 'node:worker_threads';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { inThread } from '../../test/source-thread.ts';
 import { LOCK_FILE, lockFileOf, raiseNote } from './lmdb-note.ts';
 
 const MAGIC = 0xbeefc0de;
@@ -69,31 +67,14 @@ describe('the note', () => {
     { what: 'raised in a thread whose descriptors stay', leave: true, left: 7n },
   ])('is $what', async ({ leave, left }) => {
     write(6n);
-    const tsx = pathToFileURL(createRequire(import.meta.url).resolve('tsx/package.json'));
-    const program = `
-      const { loader, module, directory, leave } = require('node:worker_threads').workerData;
-      import(loader).then(async ({ register }) => {
-        register();
-        const { lockFileOf, leaveDescriptors, raiseNote } = await import(module);
-        if (leave) leaveDescriptors();
-        raiseNote({ directory, lockFile: lockFileOf(directory), getStats: () => ({ lastTxnId: 7 }) });
-      });
+    const work = `
+      const { directory, leave } = data;
+      const lockFile = source.lockFileOf(directory);
+      if (leave) source.leaveDescriptors();
+      source.raiseNote({ directory, lockFile, getStats: () => ({ lastTxnId: 7 }) });
     `;
-    const worker = new Worker(program, {
-      eval: true,
-      workerData: {
-        loader: new URL('./dist/esm/api/index.mjs', tsx).href,
-        module: pathToFileURL(join(import.meta.dirname, 'lmdb-note.ts')).href,
-        directory,
-        leave,
-      },
-      trackUnmanagedFds: !leave,
-    });
-    const ended = await new Promise((resolve, reject) => {
-      worker.once('error', reject);
-      worker.once('exit', resolve);
-    });
-    expect(ended).toBe(0);
+    const path = join(import.meta.dirname, 'lmdb-note.ts');
+    await inThread(path, work, { directory, leave }, { trackUnmanagedFds: !leave });
     expect(note()).toBe(left);
   });
 });

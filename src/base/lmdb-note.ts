@@ -55,25 +55,23 @@ export function goesOnFromNewest(native: Noted): boolean {
 
 /**
  * Lets LMDB go on from the newest commit. Between this look and the write another process may note
- * its own commit: then the note is too old once more, and found to be so. False: nothing can be done
- * here, and the callers' own looks decide.
+ * its own commit: then the note is too old once more, and found to be so. Where nothing can be done
+ * the callers' own looks decide.
  */
-export function raiseNote(native: Pick<Noted, 'directory' | 'lockFile' | 'getStats'>): boolean {
+export function raiseNote(native: Pick<Noted, 'directory' | 'lockFile' | 'getStats'>): void {
   const { directory, lockFile } = native;
-  if (!descriptorsStay) return false;
+  if (!descriptorsStay) return;
   try {
     const fd = opened(directory, lockFile);
-    if (fd === undefined) return false;
+    if (fd === undefined) return;
     const newest = native.getStats().lastTxnId;
     // In the byte order of the machine, as LMDB writes them.
     const [magic] = read(fd, new Uint32Array(1), 0);
     const [noted] = read(fd, new BigUint64Array(1), NOTE_AT);
-    if (magic !== MAGIC) return false;
-    if (noted! < newest) writeSync(fd, BigUint64Array.of(BigInt(newest)), 0, 8, NOTE_AT);
-    return noted! <= newest;
+    if (magic !== MAGIC || noted! >= newest) return;
+    writeSync(fd, BigUint64Array.of(BigInt(newest)), 0, 8, NOTE_AT);
   } catch {
     // No descriptor left, or the file is gone.
-    return false;
   }
 }
 

@@ -6,7 +6,7 @@
  * longer than patience lasts, tries to be the next; the store's own claim decides between several
  * (see `engine/lmdb/owner.ts`).
  */
-import { join as joinPath } from 'node:path';
+import { join } from 'node:path';
 import { sleep } from '../base/clock.ts';
 import { type Deferred, deferred } from '../base/deferred.ts';
 import { systemClock } from '../base/system.ts';
@@ -70,13 +70,13 @@ interface Silence {
 /** Becomes the owner or somebody's guest. */
 export async function joinDirectory(path: string, options: JoinOptions): Promise<Membership> {
   try {
-    return await join(path, options);
+    return await becomeMember(path, options);
   } catch (error) {
     throw openingFailed(path, error);
   }
 }
 
-async function join(path: string, options: JoinOptions): Promise<Membership> {
+async function becomeMember(path: string, options: JoinOptions): Promise<Membership> {
   let silence = options.standing
     ? { socket: options.standing, ms: Number.POSITIVE_INFINITY }
     : NONE;
@@ -183,11 +183,11 @@ async function visit(path: string, options: JoinOptions): Promise<Membership | R
     const failure = HoldfastError.from(error);
     const gone = failure.code === 'unavailable' || failure.code === 'deadline-exceeded';
     if (!gone) throw failure;
-    return refused(`the owner at ${joinPath(path, owner.socket)} does not answer`, failure);
+    return refused(`the owner at ${join(path, owner.socket)} does not answer`, failure);
   }
   address.release();
   const silence = { socket: owner.socket, ms: listenMs };
-  return { ...refused(`the owner at ${joinPath(path, owner.socket)} stands still`), silence };
+  return { ...refused(`the owner at ${join(path, owner.socket)} stands still`), silence };
 }
 
 function refused(message: string, cause?: HoldfastError): Refused {

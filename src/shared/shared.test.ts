@@ -23,6 +23,7 @@ import { SharedEngine } from './shared-engine.ts';
 let directory: string;
 const opened: Engine[] = [];
 const children: ChildProcess[] = [];
+let lockFile: LockFile | undefined;
 
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), 'holdfast-shared-'));
@@ -32,6 +33,8 @@ afterEach(async () => {
   for (const child of children.splice(0)) child.kill('SIGKILL');
   // The guests first: an owner that leaves waits for what they have under way.
   for (const engine of opened.splice(0).reverse()) await engine.close();
+  lockFile?.close();
+  lockFile = undefined;
   rmSync(directory, { recursive: true, force: true });
 });
 
@@ -114,17 +117,13 @@ describe('two engines on one directory', () => {
     const [first, second] = [await member(), await member()];
     await put(second, 'a');
     const before = lastOwner(directory)?.socket;
-    const lockFile = new LockFile(directory);
-    try {
-      lockFile.setBack();
-      if (!mendable) lockFile.disguise();
-      expect(await keys(first)).toEqual(['a']);
-      expect(lastOwner(directory)?.socket === before).toBe(mendable);
-      await put(second, 'b');
-      expect(await keys(first)).toEqual(['a', 'b']);
-    } finally {
-      lockFile.close();
-    }
+    lockFile = new LockFile(directory);
+    lockFile.setBack();
+    if (!mendable) lockFile.disguise();
+    expect(await keys(first)).toEqual(['a']);
+    expect(lastOwner(directory)?.socket === before).toBe(mendable);
+    await put(second, 'b');
+    expect(await keys(first)).toEqual(['a', 'b']);
   });
 
   test('of several guests exactly one becomes the owner', async () => {

@@ -76,7 +76,7 @@ export class Tree {
     const record = encodeOwner(owner);
     ensureRoomForPaths(native.directory);
     tree.#transact(() => {
-      const now = tree.#readHead();
+      const now = readHead(native);
       if (now?.sequence !== seen?.sequence || now?.ownerEpoch !== seen?.ownerEpoch) {
         throw claimedElsewhere();
       }
@@ -129,7 +129,7 @@ export class Tree {
     this.#newest = Math.max(this.#newest, sequence);
     this.#ours = NOTHING;
     this.ensureOwned();
-    this.#head = this.#readHead()!;
+    this.#head = readHead(this.#native)!;
     this.#size = undefined;
     this.#workspace = makeWorkspace();
   }
@@ -220,16 +220,12 @@ export class Tree {
   }
 
   #evaluate(work: (table: Table) => void, journal: JournalMark): Head {
-    const head = this.#readHead();
+    const head = readHead(this.#native);
     if (head?.ownerEpoch !== this.#head.ownerEpoch) throw fencedOut();
     const batch = new Batch(this.#native, this.#workspace, head);
     work(batch);
     const { writes, records, sum } = batch;
     return this.#writeHead(writes, { ...head, records, sum, journal });
-  }
-
-  #readHead(): Head | undefined {
-    return readHead(this.#native);
   }
 
   /** Ends the open transaction: `writes` is what it wrote, in short. */
